@@ -1,0 +1,66 @@
+"""The batch contract: the only place that knows in which form a loader hands pictures to a model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Batch:
+    """Pictures with what is known about them.
+
+    Attributes:
+        images: ``(N, C, H, W)``, 0-255, uint8 or float, channel order ``INPUT.FORMAT``.
+        labels: ``(N,)`` int64 class indices, or ``(N, K)`` float32 multi-hot, or None where the
+            loader gave none (inference).
+        image_ids: N ids, or an empty list where the loader gave none.
+        file_names: N paths, or an empty list where the loader gave none.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    image_ids: list[Any]
+    file_names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def as_batch(batched_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Batch:
+    """Reads both forms: detectron2's ``list[dict]`` and the stacked dict that our loaders give.
+
+    Args:
+        batched_inputs: dicts with ``"image"`` ``(C, H, W)`` and optional ``"label"`` (int or ``(K,)``),
+            ``"image_id"``, ``"file_name"``; or one dict with ``"image"`` ``(N, C, H, W)``, ``"label"``
+            ``(N,)`` or ``(N, K)`` and lists under the other names.
+
+    Raises:
+        ValueError: the pictures of a list differ in size.
+    """
+    if isinstance(batched_inputs, Mapping):
+        stacked = batched_inputs
+    else:
+        stacked = stack(batched_inputs)
+    return Batch(
+        images=stacked["image"],
+        labels=stacked.get("label"),
+        image_ids=list(stacked.get("image_id", ())),
+        file_names=list(stacked.get("file_name", ())),
+    )
+
+
+def stack(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """``list[dict]`` to the stacked form: one tensor of pictures instead of N shared-memory handles."""
+    shapes = {tuple(s["image"].shape) for s in samples}
+    if len(shapes) > 1:
+        raise ValueError(f"pictures of one batch differ in size: {sorted(shapes)}; resize them first")
+    batch: dict[str, Any] = {"image": torch.stack([s["image"] for s in samples])}
+    if all("label" in s for s in samples):
+        batch["label"] = torch.stack([torch.as_tensor(s["label"]) for s in samples])
+    for key in ("image_id", "file_name"):
+        if all(key in s for s in samples):
+            batch[key] = [s[key] for s in samples]
+    return batch
