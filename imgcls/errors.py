@@ -4,9 +4,14 @@ Only these exceptions become a one-line message. A plain ``ValueError`` out of t
 keeps its traceback.
 """
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+
+# How Python prints an exception of this package at the end of a traceback.
+_OURS = re.compile(r"^imgcls\.[\w.]+Error: (.*)$", re.MULTILINE)
 
 
 class UserError(ValueError):
@@ -26,12 +31,12 @@ def user_message(error: BaseException) -> str | None:
     A loader worker and a spawned process hand their exception on as text with a traceback in it; the
     line that counts is then the last one that names our exception.
     """
+    text = str(error).strip()
+    named = _OURS.findall(text)
     if isinstance(error, UserError):
-        lines = str(error).strip().splitlines()
-        return _after_name(lines[-1]) if lines else type(error).__name__
+        return named[-1] if named else text
     if type(error).__name__ == "ProcessRaisedException":
-        ours = [line for line in str(error).splitlines() if line.startswith(_PREFIXES)]
-        return _after_name(ours[-1]) if ours else None
+        return named[-1] if named else None
     return None
 
 
@@ -46,12 +51,3 @@ def exit_on_user_error() -> Iterator[None]:
             raise
         print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
-
-
-_PREFIXES = tuple(f"{__name__}.{c.__name__}: " for c in (UserError, UserFileNotFoundError))
-
-
-def _after_name(line: str) -> str:
-    for prefix in _PREFIXES:
-        line = line.removeprefix(prefix)
-    return line

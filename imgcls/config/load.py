@@ -1,0 +1,83 @@
+"""A config from a YAML file and the command line, with errors that name the key."""
+
+import difflib
+import os
+from collections.abc import Iterator, Sequence
+
+import yaml
+from detectron2.config import CfgNode
+
+from imgcls.errors import UserError, UserFileNotFoundError
+
+from .defaults import get_cfg
+
+
+def load_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
+    """The default config, merged with a YAML file (and its ``_BASE_``) and with ``KEY VALUE`` pairs.
+
+    YAML is read safely: a file with Python tags is refused and nothing of it runs (detectron2's own default
+    would run it).
+
+    Args:
+        config_file: path of the YAML file; empty for the defaults alone.
+        opts: alternating keys and values, as on detectron2's command line.
+
+    Raises:
+        ValueError: unknown key, value of another type, broken or unsafe YAML, odd number of ``opts``.
+        FileNotFoundError: no such file, or no such ``_BASE_``.
+    """
+    cfg = get_cfg()
+    if config_file:
+        _merge_file(cfg, config_file)
+    _merge_opts(cfg, opts)
+    return cfg
+
+
+def _merge_file(cfg: CfgNode, path: str) -> None:
+    if not os.path.isfile(path):
+        raise UserFileNotFoundError(f"--config-file {path}: no such file")
+    try:
+        cfg.merge_from_file(path, allow_unsafe=False)
+    except FileNotFoundError as error:
+        raise UserFileNotFoundError(f"{path}: its _BASE_ {error.filename} is not there") from error
+    except yaml.constructor.ConstructorError as error:
+        raise UserError(f"{path}: {error.problem}; YAML tags are not allowed, write plain values") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except (KeyError, ValueError, AssertionError, AttributeError, TypeError) as error:
+        raise UserError(f"{path}: {_explain(cfg, error)}") from error
+
+
+def _merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
+    if len(opts) % 2:
+        raise UserError(f"the command line has overrides {list(opts)}; they come in pairs: KEY VALUE")
+    for key, value in zip(opts[::2], opts[1::2], strict=True):
+        if key not in _keys(cfg):
+            raise UserError(_unknown_key(cfg, key))
+        try:
+            cfg.merge_from_list([key, value])
+        except (KeyError, ValueError, AssertionError) as error:
+            raise UserError(f"{key} {value}: {_explain(cfg, error)}") from error
+
+
+def _explain(cfg: CfgNode, error: Exception) -> str:
+    message = str(error.args[0]) if error.args else type(error).__name__
+    if isinstance(error, KeyError) and "Non-existent config key: " in message:
+        return _unknown_key(cfg, message.rsplit(": ", 1)[1])
+    return " ".join(message.split())
+
+
+def _unknown_key(cfg: CfgNode, key: str) -> str:
+    near = difflib.get_close_matches(key, _keys(cfg), n=1)
+    return f"unknown config key {key}" + (f"; did you mean {near[0]}?" if near else "; see README, 'Config keys'")
+
+
+def _keys(node: CfgNode, prefix: str = "") -> set[str]:
+    return set(_walk(node, prefix))
+
+
+def _walk(node: CfgNode, prefix: str) -> Iterator[str]:
+    for name, value in node.items():
+        yield prefix + name
+        if isinstance(value, CfgNode):
+            yield from _walk(value, f"{prefix}{name}.")
