@@ -1,0 +1,114 @@
+"""detectron2's checkpointer for classifiers: safe to load, complete, and strict about what fits."""
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from torch import nn
+
+from imgcls import __version__
+from imgcls.errors import UserError, UserFileNotFoundError
+
+from .contract import build_contract, check_contract
+
+
+class ClsCheckpointer(DetectionCheckpointer):
+    """Writes ``"imgcls"`` beside detectron2's entries and checks it, and every tensor, when a file is loaded.
+
+    Args:
+        model: a ``ClsNet``, wrapped for distributed training or not.
+        save_dir: where checkpoints are.
+        info: see ``build_info``.
+        checkpointables: as in detectron2.
+    """
+
+    def __init__(self, model: nn.Module, save_dir: str, *, info: dict[str, Any], **checkpointables: Any):
+        super().__init__(model, save_dir, **checkpointables)
+        self.info = info
+        self._source = ""
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Writes ``save_dir/name.pth``."""
+        super().save(name, imgcls=self.info, **kwargs)
+
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Loads a checkpoint; an empty path loads nothing.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: truncated, not a checkpoint, a pickle, of another architecture or class count, or trained
+                on other preprocessing.
+        """
+        if path and "://" not in path and not os.path.isfile(path):
+            raise UserFileNotFoundError(f"MODEL.WEIGHTS {path}: no such checkpoint")
+        self._source = path
+        return super().load(path, *args, **kwargs)
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Loads ``path``, or with ``resume`` the last checkpoint of ``save_dir``, which must be there then."""
+        if resume and not self.has_checkpoint():
+            raise UserFileNotFoundError(
+                f"--resume: {os.path.join(self.save_dir, 'last_checkpoint')} is not there, nothing to resume; "
+                "leave --resume out to start, or set OUTPUT_DIR to the run's folder"
+            )
+        return super().resume_or_load(path, resume=resume)
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        if filename.endswith(".pkl"):
+            raise UserError(f"{self._source} is a pickle, which can run code when it is read; give a .pth file")
+        try:
+            checkpoint = torch.load(filename, map_location="cpu", weights_only=True)
+        # torch raises RuntimeError, EOFError, UnpicklingError, OSError, ... for a damaged file, in no common class.
+        except Exception as error:
+            reason = " ".join(str(error).split())[:120]
+            raise UserError(f"{self._source} is truncated or not a checkpoint of tensors ({reason})") from error
+        if not isinstance(checkpoint, dict):
+            raise UserError(f"{self._source} holds a {type(checkpoint).__name__}, not a checkpoint")
+        if "model" not in checkpoint:
+            checkpoint = {"model": checkpoint}
+        if "imgcls" in checkpoint:
+            check_contract(checkpoint["imgcls"]["preprocessing"], self.info["preprocessing"], self._source)
+        return checkpoint
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        has_head = any("head." in key for key in checkpoint["model"])
+        incompatible = super()._load_model(checkpoint)
+        missing = _drop_counters(incompatible.missing_keys)
+        if not has_head:  # a backbone checkpoint: the head stays as it was initialised
+            missing = [key for key in missing if not key.startswith("head.")]
+        wrong = [f"{key} has shape {found}, the model {wanted}" for key, found, wanted in incompatible.incorrect_shapes]
+        wrong += [f"{key} is missing" for key in missing]
+        wrong += [f"{key} is unknown" for key in _drop_counters(incompatible.unexpected_keys)]
+        if wrong:
+            raise UserError(
+                f"{self._source} does not fit the model ({len(wrong)} tensors): {'; '.join(wrong[:3])}"
+                f"{'; ...' if len(wrong) > 3 else ''}; {_advice(wrong)}"
+            )
+        return incompatible
+
+
+def build_info(cfg: CfgNode) -> dict[str, Any]:
+    """What a classification checkpoint says of itself, in plain Python types."""
+    train = cfg.DATASETS.TRAIN
+    return {
+        "version": __version__,
+        "cfg": cfg.dump(),
+        "classes": list(MetadataCatalog.get(train[0]).get("classes", ())) if train else [],
+        "preprocessing": build_contract(cfg),
+        "thresholds": {"score": cfg.TEST.THRESHOLD},
+    }
+
+
+def _drop_counters(keys: Iterable[str]) -> list[str]:
+    """BN has a batch counter and FrozenBN none; nothing is computed from it."""
+    return [key for key in keys if not key.endswith("num_batches_tracked")]
+
+
+def _advice(wrong: list[str]) -> str:
+    if all(line.startswith("head.") for line in wrong):
+        return "check MODEL.CLSNET.NUM_CLASSES and MODEL.CLSNET.HEAD_CONV_DIM"
+    return "check MODEL.BACKBONE.NAME and MODEL.MNET.WIDTH_MULT, DEPTH_MULT, BLOCKS"

@@ -1,0 +1,65 @@
+"""Loaders from a config."""
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetFromList, MetadataCatalog
+from detectron2.data.samplers import InferenceSampler
+from detectron2.utils import comm
+from torch.utils.data import BatchSampler, DataLoader, Sampler
+
+from imgcls.errors import UserError
+
+from .dataset_mapper import ClsDatasetMapper
+from .datasets import get_dataset, get_datasets
+from .loader import ClsLoader, collate, init_worker
+from .mapped import MappedRecords
+from .samplers import TrainingSampler
+
+
+def build_train_loader(cfg: CfgNode) -> ClsLoader:
+    """An endless loader over ``DATASETS.TRAIN``; ``SOLVER.IMS_PER_BATCH`` pictures an iteration over all processes."""
+    datasets, _ = get_datasets(cfg.DATASETS.TRAIN, ())
+    records = [record for dataset in datasets for record in dataset.records]
+    world_size = comm.get_world_size()
+    if cfg.SOLVER.IMS_PER_BATCH % world_size:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH} on {world_size} processes; "
+            f"allowed: a multiple of {world_size}"
+        )
+    # All ranks must agree on the seed of the order; a negative SEED means a new one every run.
+    seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+    samples = MappedRecords(
+        DatasetFromList(records, copy=False),
+        ClsDatasetMapper(cfg, is_train=True),
+        seed,
+        on_bad="next" if cfg.DATALOADER.BAD_IMAGES == "skip" else "error",
+    )
+    sampler = TrainingSampler(len(samples), seed, rank=comm.get_rank(), world_size=world_size)
+    return _build_loader(cfg, samples, sampler, drop_last=True)
+
+
+def build_test_loader(cfg: CfgNode, dataset_name: str) -> ClsLoader:
+    """Every picture of one set once, over all processes, in the training set's classes."""
+    classes = None
+    if cfg.DATASETS.TRAIN:
+        metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
+        classes = metadata.get("classes") or get_dataset(cfg.DATASETS.TRAIN[0]).classes
+    samples = MappedRecords(
+        DatasetFromList(get_dataset(dataset_name, classes).records, copy=False),
+        ClsDatasetMapper(cfg, is_train=False),
+        on_bad="drop" if cfg.DATALOADER.BAD_IMAGES == "skip" else "error",
+    )
+    return _build_loader(cfg, samples, InferenceSampler(len(samples)), drop_last=False)
+
+
+def _build_loader(cfg: CfgNode, samples: MappedRecords, sampler: Sampler, drop_last: bool) -> ClsLoader:
+    per_process = max(1, cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size())
+    loader = DataLoader(
+        samples,
+        batch_sampler=BatchSampler(sampler, per_process, drop_last),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=collate,
+        worker_init_fn=init_worker,
+        pin_memory=torch.cuda.is_available(),
+    )
+    return ClsLoader(loader, cfg.SOLVER.IMS_PER_BATCH)

@@ -1,0 +1,51 @@
+"""What only the data knows: class count, weights of the positives, and whether the labels fit the head."""
+
+import logging
+from collections import Counter
+
+from detectron2.config import CfgNode
+
+from imgcls.data.datasets import Dataset, check_labels, get_datasets
+from imgcls.errors import UserError
+
+_logger = logging.getLogger(__name__)
+
+
+def resolve_from_data(cfg: CfgNode) -> None:
+    """Reads the sets of ``DATASETS``, checks them against the config, and fills in what was left to them.
+
+    ``MODEL.CLSNET.NUM_CLASSES`` -1 becomes the number of classes of the training set and ``POS_WEIGHT`` "auto"
+    becomes negatives / positives of each class there.
+
+    Raises:
+        ValueError: labels that do not fit the head or the class count; a test set with classes of its own.
+        FileNotFoundError: a set that is not there.
+    """
+    if not cfg.DATASETS.TRAIN and not cfg.DATASETS.TEST:
+        raise UserError("DATASETS.TRAIN and DATASETS.TEST are empty; name a set, for example 'folder:PATH'")
+    train, test = get_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
+    clsnet = cfg.MODEL.CLSNET
+    if clsnet.NUM_CLASSES == -1:
+        clsnet.NUM_CLASSES = len((train or test)[0].classes)
+        _logger.info("MODEL.CLSNET.NUM_CLASSES: %d, taken from the data", clsnet.NUM_CLASSES)
+    for dataset in (*train, *test):
+        check_labels(dataset, clsnet.NUM_CLASSES, clsnet.HEAD == "sigmoid")
+    if clsnet.POS_WEIGHT == "auto" and train:
+        clsnet.POS_WEIGHT = positive_weights(train)
+
+
+def positive_weights(datasets: list[Dataset]) -> list[float]:
+    """Negatives / positives of each class over multi-label sets; 1.0 for a class without a positive, with a warning."""
+    positives = Counter(label for dataset in datasets for record in dataset.records for label in set(record["labels"]))
+    total = sum(len(dataset.records) for dataset in datasets)
+    classes = datasets[0].classes
+    missing = [name for label, name in enumerate(classes) if not positives[label]]
+    if missing:
+        _logger.warning("no training picture has the classes %s; their POS_WEIGHT is 1.0", missing)
+    # A class that every picture has would get 0, which is no weight: half a negative keeps it above.
+    weights = [
+        round(max(total - positives[label], 0.5) / positives[label], 4) if positives[label] else 1.0
+        for label in range(len(classes))
+    ]
+    _logger.info("MODEL.CLSNET.POS_WEIGHT from the training set: %s", dict(zip(classes, weights, strict=True)))
+    return weights

@@ -1,0 +1,81 @@
+"""detectron2's DefaultTrainer, for classification."""
+
+import os
+import re
+import weakref
+from collections import OrderedDict
+from typing import Any
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.engine import DefaultTrainer
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
+from detectron2.utils import comm
+from torch import distributed, nn
+
+from imgcls.checkpoint import ClsCheckpointer, build_info
+from imgcls.data import build_test_loader, build_train_loader
+from imgcls.evaluation import ImageNetEvaluator, MultiLabelEvaluator
+
+
+class Trainer(DefaultTrainer):
+    """Trains a ``ClsNet`` with our loaders, evaluators and checkpoints, and any other model as detectron2 does."""
+
+    def __init__(self, cfg: CfgNode):
+        super().__init__(cfg)
+        self.checkpointer = self.build_checkpointer(cfg, self._trainer.model, trainer=weakref.proxy(self))
+
+    @classmethod
+    def build_checkpointer(cls, cfg: CfgNode, model: nn.Module, **checkpointables: Any) -> DetectionCheckpointer:
+        """For a classifier, one that writes and checks what it takes to use it again."""
+        if is_classifier(cfg):
+            return ClsCheckpointer(model, cfg.OUTPUT_DIR, info=build_info(cfg), **checkpointables)
+        return DetectionCheckpointer(model, cfg.OUTPUT_DIR, **checkpointables)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        return build_train_loader(cfg) if is_classifier(cfg) else super().build_train_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        if is_classifier(cfg):
+            return build_test_loader(cfg, dataset_name)
+        return super().build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
+        """By the head for a classifier; COCO's for a detector."""
+        folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
+        if not is_classifier(cfg):
+            return COCOEvaluator(dataset_name, output_dir=folder)
+        if len(cfg.DATASETS.TEST) > 1:
+            folder = os.path.join(folder, re.sub(r"[^\w.-]+", "_", dataset_name))
+        classes = MetadataCatalog.get(dataset_name).classes
+        if cfg.MODEL.CLSNET.HEAD == "sigmoid":
+            return MultiLabelEvaluator(classes, cfg.TEST.THRESHOLD, output_dir=folder)
+        return ImageNetEvaluator(classes, cfg.TEST.TOPK, output_dir=folder)
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> OrderedDict:
+        """Evaluates on every set of ``DATASETS.TEST``, with the same weights and statistics on all ranks."""
+        broadcast_buffers(model)
+        return super().test(cfg, model, evaluators)
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Loads ``MODEL.WEIGHTS``, or with ``resume`` the last checkpoint, and goes on with the data behind it."""
+        super().resume_or_load(resume)
+        if is_classifier(self.cfg):
+            self._trainer.data_loader.start_at(self.start_iter)
+
+
+def is_classifier(cfg: CfgNode) -> bool:
+    """Whether the config's model is ours; otherwise detectron2's own parts are used."""
+    return cfg.MODEL.META_ARCHITECTURE == "ClsNet"
+
+
+def broadcast_buffers(model: nn.Module) -> None:
+    """Gives all ranks the buffers of rank 0: BN statistics drift apart, as DefaultTrainer never synchronises them."""
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            distributed.broadcast(buffer, 0)
