@@ -1,0 +1,64 @@
+"""Remembers in the environment what scripts/install.sh has set up, so that its second run takes no time.
+
+    python scripts/stamp.py {check,write} EXTRAS
+
+``check`` exits with 0 when this checkout, in its present state, is installed with at least EXTRAS. It
+imports nothing of what was installed: PyTorch alone would take seconds.
+"""
+
+import hashlib
+import json
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+STAMP = Path(sys.prefix) / "imgcls-install.json"
+DECIDES = (
+    "setup.py",
+    "scripts/constraints.txt",
+    "scripts/install.sh",
+    "scripts/stamp.py",
+    "tools/install_detectron2.py",
+    "tools/detectron2_substitutions.py",
+)
+MODULES = ("torch", "torchvision", "detectron2", "cv2", "fvcore", "yacs", "torchmetrics", "numpy", "PIL", "matplotlib")
+EXTRA_MODULES = {"demo": "sklearn", "dev": "pytest", "timm": "timm", "export": "onnxruntime", "shards": "webdataset"}
+
+
+def key() -> str:
+    """Changes with the checkout's place and with every file that decides what is installed."""
+    digest = hashlib.sha256(str(ROOT).encode())
+    for name in DECIDES:
+        digest.update((ROOT / name).read_bytes())
+    return digest.hexdigest()
+
+
+def stamped() -> set[str]:
+    """The extras that this checkout, in its present state, was set up with; empty where it was not."""
+    try:
+        stamp = json.loads(STAMP.read_text(encoding="utf-8"))
+        return set(stamp["extras"]) if stamp["key"] == key() else set()
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def is_there(extras: set[str]) -> bool:
+    """Whether everything can still be found, and ``imgcls`` in this checkout."""
+    package = find_spec("imgcls")
+    if package is None or package.origin is None or Path(package.origin).parent.parent != ROOT:
+        return False
+    return all(find_spec(name) for name in MODULES + tuple(EXTRA_MODULES[e] for e in extras if e in EXTRA_MODULES))
+
+
+def main() -> int:
+    """Runs the command; returns its exit code."""
+    command, extras = sys.argv[1], set(sys.argv[2].split(","))
+    if command == "check":
+        return 0 if extras <= stamped() and is_there(extras) else 1
+    STAMP.write_text(json.dumps({"key": key(), "extras": sorted(extras | stamped())}), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+
+def version() -> str:
+    """Reads the version without importing the package, which needs detectron2."""
+    text = (ROOT / "imgcls" / "__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)[1]
+
+
+readme = ROOT / "README.md"
+
+setup(
+    name="imgcls",
+    version=version(),
+    description="Image classification for detectron2: train a MobileNet backbone, hand it to a detector",
+    long_description=readme.read_text(encoding="utf-8") if readme.is_file() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["imgcls", "imgcls.*"]),
+    python_requires=">=3.10",
+    # Two requirements are not listed, because pip would replace or miss a build that people have made for
+    # their machine: detectron2 (no release of it under this name on the package index; see
+    # tools/install_detectron2.py) and OpenCV (four packages provide `cv2`). scripts/install.sh sees to both.
+    install_requires=[
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "fvcore>=0.1.5.post20221221",
+        "yacs>=0.1.8",
+        "torchmetrics>=1.4,<2",
+        "numpy>=1.26,<3",
+        "Pillow>=10",
+        "tqdm>=4.60",
+        "matplotlib>=3.8",
+    ],
+    extras_require={
+        "demo": ["scikit-learn>=1.4"],
+        "export": ["onnx>=1.16", "onnxruntime>=1.18"],
+        "shards": ["webdataset>=0.2.86"],
+        "timm": ["timm>=1.0"],
+        "dev": ["pytest>=8", "pytest-cov>=5", "ruff>=0.8"],
+    },
+)
