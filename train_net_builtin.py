@@ -6,10 +6,13 @@ import sys
 from typing import Any
 
 import imgcls  # noqa: F401  (first: it says how to install detectron2 where that is missing)
+
+# isort: split
 import torch
 from detectron2.engine import default_argument_parser, launch
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
+
 from imgcls.engine import Trainer, setup
 from imgcls.errors import exit_on_user_error
 

@@ -40,10 +40,7 @@ def as_batch(batched_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]]) ->
     Raises:
         ValueError: the pictures of a list differ in size.
     """
-    if isinstance(batched_inputs, Mapping):
-        stacked = batched_inputs
-    else:
-        stacked = stack(batched_inputs)
+    stacked = batched_inputs if isinstance(batched_inputs, Mapping) else stack(batched_inputs)
     return Batch(
         images=stacked["image"],
         labels=stacked.get("label"),

@@ -74,11 +74,9 @@ def _decode_with_pillow(path: str, data: bytes) -> NDArray[np.uint8]:
 def _to_8_bit(image: Image.Image) -> NDArray[np.uint8]:
     """Grey of more than 8 bits: Pillow's own conversion clips at 255 instead of scaling."""
     grey = np.array(image)
-    if grey.dtype.kind == "f":
-        grey = np.clip(grey, 0, 255)
-    else:
-        # 65535 // 257 is 255: the whole 16-bit range on the whole 8-bit range.
-        grey = np.clip(grey, 0, 65535) / 257
+    # Integers: the whole 16-bit range on the whole 8-bit range. Floats have no range of their own: 0-255 is taken.
+    scale = 1 if grey.dtype.kind == "f" else 257
+    grey = np.clip(grey / scale, 0, 255)
     return np.repeat(np.rint(grey).astype(np.uint8)[:, :, None], 3, axis=2)
 
 

@@ -40,7 +40,7 @@ def train_transforms(
     return v2.Compose(steps)
 
 
-def test_transforms(size: int, crop_pct: float = 0.875) -> nn.Module:
+def eval_transforms(size: int, crop_pct: float = 0.875) -> nn.Module:
     """Resizes the short side to ``size / crop_pct`` (antialiased) and takes the centre.
 
     uint8 ``(C, H, W)`` to uint8 ``(C, size, size)``, 0-255.
@@ -52,7 +52,7 @@ def build_transforms(cfg: CfgNode, is_train: bool) -> nn.Module:
     """The transforms that ``INPUT`` and ``MODEL.CLSNET.INPUT_SIZE`` describe."""
     size = cfg.MODEL.CLSNET.INPUT_SIZE
     if not is_train:
-        return test_transforms(size, cfg.INPUT.CROP_PCT)
+        return eval_transforms(size, cfg.INPUT.CROP_PCT)
     return train_transforms(
         size,
         cfg.INPUT.CROP_SCALE,

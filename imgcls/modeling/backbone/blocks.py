@@ -43,7 +43,11 @@ class ConvStyle:
         try:
             norm = get_norm(self.norm, channels)
         except (KeyError, ValueError) as error:
-            raise UserError(f"MODEL.MNET.NORM is {self.norm!r}, which cannot norm {channels} channels: {error}") from error
+            raise UserError(
+                f"MODEL.MNET.NORM is {self.norm!r}, which cannot norm {channels} channels: {error}"
+            ) from error
+        if norm is None:
+            raise UserError('MODEL.MNET.NORM is ""; the convolutions have no bias and need a norm, for example "BN"')
         norm.eps = self.eps
         if hasattr(norm, "momentum"):
             norm.momentum = self.momentum

@@ -65,7 +65,7 @@ class ClsNet(nn.Module):
         if clsnet.NUM_CLASSES < 1 or clsnet.POS_WEIGHT == "auto":
             raise UserError(
                 "MODEL.CLSNET.NUM_CLASSES -1 and POS_WEIGHT 'auto' come from the training set: "
-                "call imgcls.data.resolve_from_data(cfg) before the model is built, or write numbers"
+                "call imgcls.engine.resolve_from_data(cfg) before the model is built, or write numbers"
             )
         return {
             "backbone": backbone,
@@ -131,5 +131,7 @@ def build_loss(cfg: CfgNode) -> SoftmaxLoss | SigmoidLoss:
 def _in_feature(names: Sequence[str], backbone: Backbone) -> str:
     available = list(backbone.output_shape())
     if len(names) != 1 or names[0] not in available:
-        raise UserError(f"MODEL.CLSNET.IN_FEATURES is {list(names)}; allowed: one of {available}, which the backbone gives")
+        raise UserError(
+            f"MODEL.CLSNET.IN_FEATURES is {list(names)}; allowed: one of {available}, which the backbone gives"
+        )
     return names[0]

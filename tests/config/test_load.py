@@ -1,0 +1,71 @@
+import pytest
+
+from imgcls.config import get_cfg, load_cfg
+
+
+@pytest.fixture
+def yaml_file(tmp_path):
+    def write(text, name="config.yaml"):
+        path = tmp_path / name
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_file_base_and_command_line_are_merged_in_that_order(yaml_file):
+    yaml_file("MODEL:\n  MNET:\n    WIDTH_MULT: 0.5\n    STEM_STRIDE: 1\nSEED: 3\n", "base.yaml")
+    path = yaml_file("_BASE_: base.yaml\nMODEL:\n  MNET:\n    WIDTH_MULT: 0.75\n")
+    cfg = load_cfg(path, ["SEED", "5"])
+    assert (cfg.MODEL.MNET.WIDTH_MULT, cfg.MODEL.MNET.STEM_STRIDE, cfg.SEED) == (0.75, 1, 5)
+
+
+def test_nothing_given_is_the_default():
+    assert load_cfg("") == get_cfg()
+
+
+def test_missing_file_and_missing_base(yaml_file):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml: no such file"):
+        load_cfg("nowhere.yaml")
+    with pytest.raises(FileNotFoundError, match=r"_BASE_ .*gone\.yaml is not there"):
+        load_cfg(yaml_file("_BASE_: gone.yaml\n"))
+
+
+def test_unknown_key_names_itself_and_the_nearest_one(yaml_file):
+    path = yaml_file("MODEL:\n  MNET:\n    WIDHT_MULT: 0.5\n")
+    with pytest.raises(ValueError, match=r"MODEL\.MNET\.WIDHT_MULT; did you mean MODEL\.MNET\.WIDTH_MULT"):
+        load_cfg(path)
+    with pytest.raises(ValueError, match=r"unknown config key SEDE; did you mean SEED"):
+        load_cfg("", ["SEDE", "1"])
+
+
+def test_value_of_another_type(yaml_file):
+    with pytest.raises(ValueError, match=r"Type mismatch.*MODEL\.MNET\.WIDTH_MULT"):
+        load_cfg(yaml_file("MODEL:\n  MNET:\n    WIDTH_MULT: wide\n"))
+    with pytest.raises(ValueError, match=r"MODEL\.MNET\.WIDTH_MULT wide: Type mismatch"):
+        load_cfg("", ["MODEL.MNET.WIDTH_MULT", "wide"])
+
+
+@pytest.mark.parametrize("text", ["MODEL: [", "just a word", "- a\n- b\n", "MODEL: 3\n"])
+def test_broken_yaml_is_one_line_with_the_file(yaml_file, text):
+    with pytest.raises(ValueError, match=r"config\.yaml") as raised:
+        load_cfg(yaml_file(text))
+    assert "\n" not in str(raised.value)
+
+
+def test_odd_overrides():
+    with pytest.raises(ValueError, match="come in pairs"):
+        load_cfg("", ["SEED"])
+
+
+@pytest.mark.parametrize("inherited", [False, True])
+def test_python_tags_do_not_run(yaml_file, tmp_path, inherited):
+    mark = tmp_path / "ran"
+    path = yaml_file(
+        f'OUTPUT_DIR: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ["{mark}"]]\n'
+    )
+    if inherited:
+        path = yaml_file("_BASE_: config.yaml\n", "child.yaml")
+    with pytest.raises(ValueError, match="YAML tags are not allowed"):
+        load_cfg(path)
+    assert not mark.exists()

@@ -1,0 +1,47 @@
+import logging
+
+import pytest
+import torch
+from detectron2.engine import default_argument_parser
+
+from imgcls.engine.setup import fall_back_to_cpu, setup
+
+
+@pytest.fixture
+def parse(tiny_cfg, tmp_path):
+    """Arguments with the tiny config's keys as overrides."""
+
+    def make(*opts):
+        path = tmp_path / "tiny.yaml"
+        path.write_text(tiny_cfg.dump())
+        return default_argument_parser().parse_args(["--config-file", str(path), *opts])
+
+    return make
+
+
+def test_gives_a_checked_frozen_config_and_writes_it(parse, tmp_path):
+    cfg = setup(parse("MODEL.CLSNET.NUM_CLASSES", "-1"))
+    assert cfg.is_frozen() and cfg.MODEL.CLSNET.NUM_CLASSES == 3
+    assert "NUM_CLASSES: 3" in (tmp_path / "output" / "config.yaml").read_text()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+def test_falls_back_to_the_cpu_with_one_warning(tiny_cfg, caplog):
+    tiny_cfg.MODEL.DEVICE, tiny_cfg.SOLVER.AMP.ENABLED = "cuda", True
+    with caplog.at_level(logging.WARNING, "imgcls"):
+        fall_back_to_cpu(tiny_cfg)
+        fall_back_to_cpu(tiny_cfg)
+    assert tiny_cfg.MODEL.DEVICE == "cpu" and not tiny_cfg.SOLVER.AMP.ENABLED
+    assert len(caplog.records) == 1 and "no GPU here" in caplog.text
+
+
+def test_bad_values_are_found_before_anything_is_written(parse, tmp_path):
+    with pytest.raises(ValueError, match="WIDTH_MULT"):
+        setup(parse("MODEL.MNET.WIDTH_MULT", "0.0"))
+    assert not (tmp_path / "output").exists()
+
+
+def test_output_folder_that_cannot_be_written(parse, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"OUTPUT_DIR .*file/sub: cannot be written to"):
+        setup(parse("OUTPUT_DIR", str(tmp_path / "file" / "sub")))

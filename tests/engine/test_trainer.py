@@ -1,0 +1,84 @@
+import json
+
+import pytest
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import COCOEvaluator
+
+from imgcls.checkpoint import ClsCheckpointer
+from imgcls.engine import Trainer, resolve_from_data
+from imgcls.evaluation import MultiLabelEvaluator
+
+
+@pytest.fixture
+def trained(tiny_cfg):
+    """A finished run of 3 iterations that evaluated at every second one."""
+    tiny_cfg.TEST.EVAL_PERIOD = 2
+    resolve_from_data(tiny_cfg)
+    trainer = Trainer(tiny_cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    return trainer
+
+
+def test_a_run_writes_weights_metrics_and_results(trained, tmp_path):
+    output = tmp_path / "output"
+    assert isinstance(trained.checkpointer, ClsCheckpointer)
+    assert (output / "model_final.pth").exists() and (output / "inference").is_dir()
+    assert list(output.glob("events.out.tfevents*"))
+    lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+    assert all("total_loss" in line for line in lines)
+    assert any("accuracy/top1" in line for line in lines)
+    assert 0 <= trained._last_eval_results["accuracy"]["top1"] <= 100
+
+
+def test_weights_move(trained, tiny_cfg):
+    fresh = Trainer.build_model(tiny_cfg)
+    assert not torch.equal(fresh.head.linear.weight, trained.model.head.linear.weight)
+
+
+def test_it_learns_what_can_be_learnt(tiny_cfg):
+    """Classes that differ by one colour channel, in 40 iterations."""
+    tiny_cfg.SOLVER.MAX_ITER, tiny_cfg.SOLVER.IMS_PER_BATCH, tiny_cfg.SOLVER.BASE_LR = 40, 12, 0.02
+    resolve_from_data(tiny_cfg)
+    trainer = Trainer(tiny_cfg)
+    trainer.train()
+    assert trainer._last_eval_results["accuracy"]["top1"] == 100
+
+
+def test_resumed_training_goes_on_with_the_data_behind_the_checkpoint(trained, tiny_cfg):
+    tiny_cfg.SOLVER.MAX_ITER = 6
+    trainer = Trainer(tiny_cfg)
+    trainer.resume_or_load(resume=True)
+    assert trainer.start_iter == 3
+    for key, value in trained.model.state_dict().items():
+        assert torch.equal(value, trainer.model.state_dict()[key]), key
+    resumed = next(trainer._trainer._data_loader_iter)
+    stream = iter(Trainer.build_train_loader(tiny_cfg))
+    for _ in range(3):
+        next(stream)
+    assert resumed["image_id"] == next(stream)["image_id"]
+
+
+def test_evaluators_by_head_and_by_model(tiny_cfg):
+    resolve_from_data(tiny_cfg)
+    name = tiny_cfg.DATASETS.TEST[0]
+    tiny_cfg.MODEL.CLSNET.HEAD = "sigmoid"
+    assert isinstance(Trainer.build_evaluator(tiny_cfg, name), MultiLabelEvaluator)
+
+
+def test_a_detector_gets_detectron2s_own_parts(tiny_cfg, tmp_path):
+    (tmp_path / "coco.json").write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
+    MetadataCatalog.get("imgcls_test_coco").set(json_file=str(tmp_path / "coco.json"), evaluator_type="coco")
+    tiny_cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    assert isinstance(Trainer.build_evaluator(tiny_cfg, "imgcls_test_coco"), COCOEvaluator)
+    assert not isinstance(Trainer.build_checkpointer(tiny_cfg, torch.nn.Linear(1, 1)), ClsCheckpointer)
+
+
+def test_several_test_sets_get_a_folder_each(tiny_cfg, tmp_path, write_folder):
+    other = write_folder(tmp_path / "other set", {"red": 2})
+    tiny_cfg.DATASETS.TEST = (*tiny_cfg.DATASETS.TEST, f"folder:{other}")
+    resolve_from_data(tiny_cfg)
+    Trainer.test(tiny_cfg, Trainer.build_model(tiny_cfg))
+    folders = [path.name for path in (tmp_path / "output" / "inference").iterdir() if path.is_dir()]
+    assert len(folders) == 2 and all(name.startswith("folder_") and "/" not in name for name in folders)

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+import torch
+
+from imgcls.modeling import SigmoidLoss, SoftmaxLoss
+
+LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, -3.0]])
+
+
+def softmax(x):
+    return np.exp(x) / np.exp(x).sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_by_hand(smoothing):
+    labels = torch.tensor([0, 2])
+    target = np.full((2, 3), smoothing / 3)
+    target[[0, 1], [0, 2]] += 1 - smoothing
+    expected = -(target * np.log(softmax(LOGITS.numpy()))).sum(1).mean()
+    assert SoftmaxLoss(smoothing)(LOGITS, labels).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("weight", [None, [3.0, 1.0, 0.5]])
+def test_binary_cross_entropy_by_hand(weight):
+    labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    p, y, w = 1 / (1 + np.exp(-LOGITS.numpy())), labels.numpy(), np.array(weight or [1.0] * 3)
+    expected = -(w * y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
+    assert SigmoidLoss(weight)(LOGITS, labels).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_probabilities():
+    np.testing.assert_allclose(SoftmaxLoss().probabilities(LOGITS), softmax(LOGITS.numpy()), rtol=1e-5)
+    np.testing.assert_allclose(SigmoidLoss().probabilities(LOGITS), 1 / (1 + np.exp(-LOGITS.numpy())), rtol=1e-5)
+
+
+def test_extreme_logits_stay_finite():
+    """Sigmoid and then a logarithm would give infinity here."""
+    assert SigmoidLoss()(torch.tensor([[200.0, -200.0]]), torch.tensor([[0.0, 1.0]])).item() == pytest.approx(200)
+    assert SoftmaxLoss()(torch.tensor([[200.0, -200.0]]), torch.tensor([1])).item() == pytest.approx(400)
+
+
+@pytest.mark.parametrize(
+    ("loss", "labels"), [(SoftmaxLoss(), torch.tensor([0, 2])), (SigmoidLoss([1.0, 2.0, 3.0]), torch.ones(2, 3))]
+)
+def test_half_precision_logits_under_autocast_give_a_float32_loss(loss, labels):
+    with torch.autocast("cpu", torch.bfloat16):
+        value = loss(LOGITS.bfloat16(), labels)
+    assert value.dtype == torch.float32 and torch.isfinite(value)
+
+
+def test_pos_weight_is_no_part_of_the_weights():
+    assert not SigmoidLoss([1.0, 2.0]).state_dict()

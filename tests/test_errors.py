@@ -1,0 +1,46 @@
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+from imgcls.data.decode import BadImageError
+from imgcls.errors import UserError, UserFileNotFoundError, exit_on_user_error, user_message
+
+
+class Broken(Dataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        raise BadImageError("picture.png: damaged")
+
+
+def test_user_error_is_one_line_and_exit_code_2(capsys):
+    with pytest.raises(SystemExit) as stop, exit_on_user_error():
+        raise UserError("KEY is 3; allowed: 1 or 2")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: KEY is 3; allowed: 1 or 2\n"
+
+
+def test_our_own_mistakes_keep_their_traceback():
+    with pytest.raises(ValueError, match="a bug"), exit_on_user_error():
+        raise ValueError("a bug")
+
+
+def test_types_are_those_that_python_users_catch():
+    assert issubclass(UserError, ValueError)
+    assert issubclass(UserFileNotFoundError, FileNotFoundError)
+
+
+def test_message_from_a_loader_worker_is_the_last_line_only():
+    with pytest.raises(UserError) as raised:
+        next(iter(DataLoader(Broken(), num_workers=1)))
+    assert "Traceback" in str(raised.value)
+    assert user_message(raised.value) == "picture.png: damaged"
+
+
+def test_message_from_a_spawned_process():
+    class ProcessRaisedException(Exception):  # noqa: N818  (torch's name)
+        pass
+
+    text = "-- Process 1 terminated\nTraceback\nimgcls.errors.UserError: KEY is 3\n"
+    assert user_message(ProcessRaisedException(text)) == "KEY is 3"
+    assert user_message(ProcessRaisedException("RuntimeError: a bug")) is None
