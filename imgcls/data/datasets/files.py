@@ -1,0 +1,88 @@
+"""Text in, text and generated picture sets out: whole or not at all."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from imgcls.errors import UserError, UserFileNotFoundError
+
+
+def datasets_root() -> Path:
+    """The folder of ``DETECTRON2_DATASETS``, read now and not at import."""
+    return Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser()
+
+
+def read_text(path: str) -> str:
+    """A UTF-8 file, with or without a byte order mark.
+
+    Raises:
+        UserError: there is no such file, it cannot be read, or it is not UTF-8.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise UserFileNotFoundError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file in one step, so that nobody reads half of it.
+
+    Raises:
+        UserError: the folder cannot be made or written.
+    """
+    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); name a folder that you can write"
+        ) from error
+
+
+def write_once(name: str, write: Callable[[Path], None]) -> Path:
+    """The folder ``DETECTRON2_DATASETS/imgcls/<name>``, written by ``write`` if it is not there yet.
+
+    ``write`` fills a temporary folder beside it, which then takes the name in one step: a folder of that
+    name is complete, however many processes write at once and wherever one is killed.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    target = datasets_root() / "imgcls" / name
+    if target.is_dir():
+        return target
+    temporary = target.with_name(f".{name}-{uuid.uuid4().hex}")
+    try:
+        temporary.mkdir(parents=True)
+        write(temporary)
+        _take_name(temporary, target)
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(
+            f"{target}: cannot be written ({error.strerror or error}); "
+            "set DETECTRON2_DATASETS to a folder that you can write"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _take_name(temporary: Path, target: Path) -> None:
+    try:
+        temporary.rename(target)
+    except OSError:
+        if not target.is_dir():  # otherwise another process was first, and its folder is as good as ours
+            raise
