@@ -1,0 +1,99 @@
+"""Top-k accuracy, per-class accuracy and confusion matrix of a softmax classifier."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from imgcls.errors import UserError
+
+from .gathered import GatheredEvaluator, Predictions
+from .metrics import confusion_matrix, per_class_accuracy, topk_accuracy
+from .write import number, write_csv, write_json
+
+
+class ImageNetEvaluator(GatheredEvaluator):
+    """Accuracy of single-label classification: ``{"accuracy": {"top1": ..., "top5": ...}}``, 0 to 100.
+
+    Writes ``accuracy.json``, ``per_class.csv``, ``confusion_matrix.csv`` (rows: true class) and
+    ``predictions.csv`` (one row a picture, in dataset order).
+
+    Args:
+        classes: class names, index = label.
+        topk: the k to report; one that is larger than the number of classes is left out.
+        distributed: gather from all processes; otherwise each scores its own predictions.
+        output_dir: folder for the result files, created when missing; None writes none.
+
+    Raises:
+        UserError: ``topk`` leaves nothing to report.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        topk: Sequence[int] = (1, 5),
+        distributed: bool = True,
+        output_dir: str | None = None,
+    ) -> None:
+        super().__init__(classes, distributed, output_dir)
+        self.topk = sorted({k for k in topk if k <= len(self.classes)})
+        if not self.topk or self.topk[0] < 1:
+            raise UserError(
+                f"TEST.TOPK is {tuple(topk)}: give at least one k from 1 to the number of classes, {len(self.classes)}"
+            )
+
+    def _read(self, labels: Tensor, outputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        num_classes = len(self.classes)
+        if labels.ndim != 1:
+            raise UserError(
+                f"labels of shape {tuple(labels.shape)} are several a picture, top-k accuracy needs one: take a set "
+                "with one label a picture in DATASETS.TEST, or set MODEL.CLSNET.HEAD to 'sigmoid'"
+            )
+        pred = torch.stack([output["pred_classes"] for output in outputs])
+        if pred.shape[1] < self.topk[-1]:
+            raise UserError(
+                f"the model gives its {pred.shape[1]} best classes, but TEST.TOPK asks for top{self.topk[-1]}: "
+                "lower TEST.TOPK, or build the model with the same TEST.TOPK"
+            )
+        pred = pred[:, : self.topk[-1]].cpu()
+        scores = torch.stack([output["scores"][0] for output in outputs]).float().cpu()
+        labels = labels.to("cpu", torch.int64)
+        for name, values in (("predicted", pred), ("true", labels)):
+            if values.min() < 0 or values.max() >= num_classes:
+                raise UserError(
+                    f"{name} classes go from {int(values.min())} to {int(values.max())}, the dataset has classes 0 to "
+                    f"{num_classes - 1}: MODEL.CLSNET.NUM_CLASSES and DATASETS.TEST must be of the same classes"
+                )
+        return {"labels": labels, "pred_classes": pred, "scores": scores}
+
+    def _score(self, predictions: Predictions) -> OrderedDict[str, OrderedDict[str, float]]:
+        labels, pred = predictions.joined("labels"), predictions.joined("pred_classes")
+        metrics = OrderedDict((f"top{k}", topk_accuracy(pred, labels, k)) for k in self.topk)
+        if self.output_dir is not None:
+            self._write(predictions, labels, pred[:, 0], metrics)
+        return OrderedDict(accuracy=metrics)
+
+    def _write(self, predictions: Predictions, labels: Tensor, pred: Tensor, metrics: Mapping[str, float]) -> None:
+        folder, names = self.output_dir, self.classes
+        matrix = confusion_matrix(pred, labels, len(names))
+        counts, accuracy = matrix.sum(dim=1).tolist(), [number(a) for a in per_class_accuracy(matrix).tolist()]
+        per_class = [
+            {"class": name, "images": count, "accuracy": value}
+            for name, count, value in zip(names, counts, accuracy, strict=True)
+        ]
+        write_csv(folder / "per_class.csv", ("class", "images", "accuracy"), (row.values() for row in per_class))
+        rows = ([name, *row] for name, row in zip(names, matrix.tolist(), strict=True))
+        write_csv(folder / "confusion_matrix.csv", ["true \\ predicted", *names], rows)
+        columns = zip(
+            predictions.image_ids,
+            predictions.file_names,
+            [names[i] for i in labels.tolist()],
+            [names[i] for i in pred.tolist()],
+            [f"{s:.6f}" for s in predictions.joined("scores").tolist()],
+            strict=True,
+        )
+        write_csv(folder / "predictions.csv", ("image_id", "file_name", "label", "pred", "score"), columns)
+        # Last, because a reader takes the folder as complete when this file is there.
+        content = {"metrics": metrics, "num_images": len(labels), "per_class": per_class}
+        write_json(folder / "accuracy.json", content)

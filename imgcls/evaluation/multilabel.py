@@ -1,0 +1,106 @@
+"""Average precision, precision, recall and F1 of a sigmoid classifier."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from imgcls.errors import UserError
+
+from .gathered import GatheredEvaluator, Predictions
+from .multilabel_metrics import PerClass, per_class_metrics, summary
+from .write import number, write_csv, write_json
+
+logger = logging.getLogger(__name__)
+
+
+class MultiLabelEvaluator(GatheredEvaluator):
+    """Metrics of multi-label classification, 0 to 100, under the task ``"multilabel"``.
+
+    ``mAP``, ``mAP_micro``, ``precision``, ``recall`` and ``F1`` each ``_micro`` and ``_macro``, and
+    ``exact_match``. Classes without a positive are logged and left out of the macro means.
+    Writes ``multilabel.json``, ``per_class.csv`` and ``predictions.csv`` (one row a picture, in dataset order).
+
+    Args:
+        classes: class names, index = label.
+        threshold: a class is predicted where its probability is above it.
+        distributed: gather from all processes; otherwise each scores its own predictions.
+        output_dir: folder for the result files, created when missing; None writes none.
+
+    Raises:
+        UserError: the threshold is not between 0 and 1.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        threshold: float = 0.5,
+        distributed: bool = True,
+        output_dir: str | None = None,
+    ) -> None:
+        super().__init__(classes, distributed, output_dir)
+        if not 0 <= threshold <= 1:
+            raise UserError(f"TEST.THRESHOLD is {threshold}: it must be a probability, from 0 to 1")
+        self.threshold = threshold
+
+    def _read(self, labels: Tensor, outputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        num_classes = len(self.classes)
+        if "probs" not in outputs[0]:
+            raise UserError(
+                "the model gives no 'probs', but the test set has several labels a picture: set MODEL.CLSNET.HEAD to "
+                "'sigmoid', or take a set with one label a picture in DATASETS.TEST"
+            )
+        probs = torch.stack([output["probs"] for output in outputs]).float().cpu()
+        for name, values in (("probabilities", probs), ("labels", labels)):
+            if values.ndim != 2 or values.shape[1] != num_classes:
+                raise UserError(
+                    f"{name} of shape {tuple(values.shape)} do not fit {num_classes} classes: MODEL.CLSNET.NUM_CLASSES "
+                    "and DATASETS.TEST must be of the same classes, and DATASETS.TEST multi-label"
+                )
+        return {"labels": (labels > 0.5).to("cpu", torch.uint8), "probs": probs}
+
+    def _score(self, predictions: Predictions) -> OrderedDict[str, OrderedDict[str, float]]:
+        labels, probs = predictions.joined("labels"), predictions.joined("probs")
+        per_class = per_class_metrics(probs, labels, self.threshold)
+        absent = [self.classes[i] for i in (per_class.positives == 0).nonzero().flatten().tolist()]
+        if absent:
+            logger.warning(
+                "%d of %d classes have no positive and are left out of the macro means: %s",
+                len(absent),
+                len(self.classes),
+                ", ".join(absent),
+            )
+        metrics = summary(probs, labels, per_class, self.threshold)
+        if self.output_dir is not None:
+            self._write(predictions, labels, probs, per_class, metrics)
+        return OrderedDict(multilabel=metrics)
+
+    def _write(
+        self, predictions: Predictions, labels: Tensor, probs: Tensor, per_class: PerClass, metrics: Mapping[str, float]
+    ) -> None:
+        folder = self.output_dir
+        values = {name: [number(v) for v in column.tolist()] for name, column in per_class.metrics.items()}
+        columns = {"class": self.classes, "positives": per_class.positives.tolist(), **values}
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        write_csv(folder / "per_class.csv", list(columns), (row.values() for row in rows))
+        header = ("image_id", "file_name", "labels", "pred", "label_scores", "pred_scores")
+        write_csv(folder / "predictions.csv", header, self._prediction_rows(predictions, labels, probs))
+        content = {
+            "metrics": {name: number(value) for name, value in metrics.items()},
+            "threshold": self.threshold,
+            "num_images": len(labels),
+            "per_class": rows,
+        }
+        # Last, because a reader takes the folder as complete when this file is there.
+        write_json(folder / "multilabel.json", content)
+
+    def _prediction_rows(self, predictions: Predictions, labels: Tensor, probs: Tensor) -> Iterator[list]:
+        for image_id, name, label, prob in zip(
+            predictions.image_ids, predictions.file_names, labels, probs, strict=True
+        ):
+            shown = (label.nonzero().flatten(), (prob > self.threshold).nonzero().flatten())
+            classes = [";".join(self.classes[i] for i in index.tolist()) for index in shown]
+            scores = [";".join(f"{p:.6f}" for p in prob[index].tolist()) for index in shown]
+            yield [image_id, name, *classes, *scores]

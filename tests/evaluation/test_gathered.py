@@ -1,0 +1,100 @@
+"""Two gloo processes give exactly what one process gives."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+import imgcls.evaluation
+from imgcls.evaluation import ImageNetEvaluator, MultiLabelEvaluator
+
+CLASSES = [f"class {i}" for i in range(7)]
+# Pictures of each process: more on the first, none on the second, none on the first.
+SPLITS = {"uneven": (10, 7), "second empty": (17, 0), "first empty": (0, 17)}
+
+
+def score(begin: int, end: int, folder: Path) -> dict:
+    """Feeds pictures begin..end of 17 in batches of 4 to both evaluators."""
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.randint(0, 7, (17,), generator=generator)
+    multi_hot = (torch.rand(17, 7, generator=generator) < 0.4).float()
+    probs = torch.rand(17, 7, generator=generator)
+    images = torch.zeros(17, 3, 2, 2)
+    evaluators = [
+        (ImageNetEvaluator(CLASSES, output_dir=str(folder / "single")), labels),
+        (MultiLabelEvaluator(CLASSES, output_dir=str(folder / "multi")), multi_hot),
+    ]
+    result = {}
+    for evaluator, truth in evaluators:
+        for start in range(begin, end, 4):
+            part = slice(start, min(start + 4, end))
+            ids = list(range(17))[part]
+            inputs = {
+                "image": images[part],
+                "label": truth[part],
+                "image_id": ids,
+                "file_name": [f"{i}.png" for i in ids],
+            }
+            top = probs[part].topk(5)
+            keys = ("scores", "pred_classes", "probs")
+            evaluator.process(
+                inputs, [dict(zip(keys, row, strict=True)) for row in zip(*top, probs[part], strict=True)]
+            )
+        result.update(evaluator.evaluate())
+    return result
+
+
+def worker(rank: int, folder: Path) -> None:
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+    )
+    results = {}
+    for name, (first, second) in SPLITS.items():
+        begin, end = (0, first) if rank == 0 else (first, first + second)
+        results[name] = score(begin, end, folder / name)
+    (folder / f"rank{rank}.json").write_text(json.dumps(results))
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    root = str(Path(imgcls.evaluation.__file__).parents[2])
+    code = f"import sys; sys.path[:0] = {[root, *sys.path]!r}; import runpy; sys.argv = sys.argv[1:]; " \
+           "runpy.run_path(sys.argv[0], run_name='__main__')"  # fmt: skip
+    subprocess.run([sys.executable, "-c", code, __file__, folder], check=True, timeout=120)
+    return folder
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_two_processes_give_the_result_of_one(split, two_processes, tmp_path):
+    expected = score(0, 17, tmp_path)
+    assert 0 < expected["accuracy"]["top1"] < 100 and 0 < expected["multilabel"]["mAP"] < 100
+    first, second = (json.loads((two_processes / f"rank{rank}.json").read_text())[split] for rank in range(2))
+    assert first == expected
+    assert second == {}
+    names = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.*"))
+    assert len(names) == 7
+    for name in names:
+        assert (two_processes / split / name).read_bytes() == (tmp_path / name).read_bytes(), name
+
+
+def test_without_distributed_each_process_scores_its_own(tmp_path):
+    evaluator = ImageNetEvaluator(CLASSES, topk=[1], distributed=False)
+    output = {"pred_classes": torch.tensor([3]), "scores": torch.tensor([0.9])}
+    evaluator.process([{"image": torch.zeros(3, 2, 2), "label": 3, "image_id": 0}], [output])
+    assert evaluator.evaluate() == {"accuracy": {"top1": 100.0}}
+
+
+if __name__ == "__main__":
+    # A fork before any work is safe, and spares the second process the imports.
+    child = os.fork()
+    worker(0 if child else 1, Path(sys.argv[1]))
+    if child:
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))

@@ -1,0 +1,189 @@
+"""ImageNetEvaluator on one process."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from detectron2.evaluation import print_csv_format, verify_results
+from sklearn.metrics import accuracy_score, confusion_matrix, top_k_accuracy_score
+
+from imgcls.config import get_cfg
+from imgcls.errors import UserError
+from imgcls.evaluation import ImageNetEvaluator
+
+CLASSES = ["cat", "dog, small", "Äpfel", "bird", "fish", "fox", "owl"]
+
+
+def make_scores(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 6, (n,), generator=generator)
+    scores = torch.rand(n, 7, generator=generator)
+    scores[torch.arange(n), labels] += 0.3
+    return scores.softmax(dim=1), labels
+
+
+def make_outputs(scores: torch.Tensor, k: int = 5) -> list[dict]:
+    top = scores.topk(k)
+    return [{"pred_classes": p, "scores": s} for s, p in zip(*top, strict=True)]
+
+
+def make_inputs(labels: torch.Tensor, start: int = 0, stacked: bool = False):
+    ids = list(range(start, start + len(labels)))
+    names = [f"pictures/a b,{i}.png" for i in ids]
+    images = torch.zeros(len(ids), 3, 2, 2, dtype=torch.uint8)
+    if stacked:
+        return {"image": images, "label": labels, "image_id": ids, "file_name": names}
+    return [
+        {"image": images[i], "label": int(labels[i]), "image_id": ids[i], "file_name": names[i]}
+        for i in range(len(ids))
+    ]
+
+
+def run(evaluator: ImageNetEvaluator, scores: torch.Tensor, labels: torch.Tensor, stacked: bool = False) -> dict:
+    evaluator.reset()
+    for start in range(0, len(labels), 16):
+        part = slice(start, start + 16)
+        evaluator.process(make_inputs(labels[part], start, stacked), make_outputs(scores[part]))
+    return evaluator.evaluate()
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_result_equals_scikit_learn_and_detectron2_takes_it(stacked, caplog):
+    scores, labels = make_scores(50)
+    result = run(ImageNetEvaluator(CLASSES, topk=(5, 1, 2)), scores, labels, stacked)
+    expected = {f"top{k}": 100 * top_k_accuracy_score(labels, scores, k=k, labels=range(7)) for k in (1, 2, 5)}
+    assert expected["top1"] < expected["top2"] < expected["top5"] < 100
+    assert result == {"accuracy": pytest.approx(expected, abs=1e-9)}
+    assert list(result["accuracy"]) == ["top1", "top2", "top5"]
+    assert all(type(value) is float for value in result["accuracy"].values())
+
+    with caplog.at_level("INFO"):
+        print_csv_format(result)
+    assert "top1,top2,top5" in caplog.text
+    cfg = get_cfg()
+    cfg.TEST.EXPECTED_RESULTS = [["accuracy", "top1", expected["top1"], 0.01]]
+    assert verify_results(cfg, result)
+
+
+def test_files(tmp_path):
+    scores, labels = make_scores(50)
+    folder = tmp_path / "out put" / "inference"
+    result = run(ImageNetEvaluator(CLASSES, output_dir=str(folder)), scores, labels)
+    pred = scores.argmax(dim=1)
+    expected = confusion_matrix(labels, pred, labels=range(7))
+
+    content = json.loads((folder / "accuracy.json").read_text())
+    assert content["metrics"] == result["accuracy"] and content["num_images"] == 50
+    per_class = {row["class"]: row for row in content["per_class"]}
+    assert list(per_class) == CLASSES
+    assert per_class["owl"] == {"class": "owl", "images": 0, "accuracy": None}
+    assert per_class["Äpfel"]["images"] == int((labels == 2).sum())
+    assert per_class["Äpfel"]["accuracy"] == pytest.approx(100 * accuracy_score(labels[labels == 2], pred[labels == 2]))
+
+    header, *rows = read(folder / "confusion_matrix.csv")
+    assert header[1:] == CLASSES and [row[0] for row in rows] == CLASSES
+    assert np.array_equal(np.array([row[1:] for row in rows], dtype=int), expected)
+
+    header, *rows = read(folder / "per_class.csv")
+    assert header == ["class", "images", "accuracy"] and rows[6] == ["owl", "0", ""]
+
+    header, *rows = read(folder / "predictions.csv")
+    assert header == ["image_id", "file_name", "label", "pred", "score"]
+    assert [row[0] for row in rows] == [str(i) for i in range(50)]
+    assert rows[3][1] == "pictures/a b,3.png"
+    assert [row[2] for row in rows] == [CLASSES[i] for i in labels]
+    assert [row[3] for row in rows] == [CLASSES[i] for i in pred]
+    np.testing.assert_allclose([float(row[4]) for row in rows], scores.max(dim=1).values, atol=1e-6)
+    assert len(list(folder.iterdir())) == 4
+
+
+def read(path) -> list[list[str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def test_reset_forgets_and_evaluate_can_be_asked_again(tmp_path):
+    scores, _ = make_scores(20)
+    evaluator = ImageNetEvaluator(CLASSES, output_dir=str(tmp_path))
+    wrong = run(evaluator, scores, (scores.argmax(dim=1) + 1) % 7)
+    assert wrong["accuracy"]["top1"] == 0
+    right = run(evaluator, scores, scores.argmax(dim=1))
+    assert right["accuracy"]["top1"] == 100 == json.loads((tmp_path / "accuracy.json").read_text())["metrics"]["top1"]
+    assert evaluator.evaluate() == right
+
+
+def test_single_picture_and_k_above_the_number_of_classes():
+    evaluator = ImageNetEvaluator(["a", "b", "c"], topk=(1, 3, 5))
+    evaluator.process(make_inputs(torch.tensor([2])), make_outputs(torch.tensor([[0.5, 0.2, 0.3]]), k=3))
+    assert evaluator.evaluate() == {"accuracy": {"top1": 0.0, "top3": 100.0}}
+
+
+def test_file_names_may_be_missing_and_ids_may_be_text(tmp_path):
+    evaluator = ImageNetEvaluator(["a", "b"], topk=[1], output_dir=str(tmp_path))
+    inputs = {"image": torch.zeros(1, 3, 2, 2), "label": torch.tensor([1]), "image_id": ["x/1"]}
+    evaluator.process(inputs, make_outputs(torch.tensor([[0.25, 0.75]]), k=1))
+    evaluator.evaluate()
+    assert read(tmp_path / "predictions.csv")[1] == ["x/1", "", "b", "b", "0.750000"]
+
+
+def test_no_picture_is_a_warning_and_an_empty_result(caplog):
+    assert ImageNetEvaluator(CLASSES).evaluate() == {}
+    assert "ImageNetEvaluator did not receive any picture" in caplog.text
+
+
+def test_picture_that_comes_twice_is_our_error():
+    scores, labels = make_scores(4)
+    evaluator = ImageNetEvaluator(CLASSES)
+    for _ in range(2):
+        evaluator.process(make_inputs(labels), make_outputs(scores))
+    with pytest.raises(RuntimeError, match="4 pictures were evaluated more than once, first 0"):
+        evaluator.evaluate()
+    with pytest.raises(RuntimeError, match="3 outputs for 4 pictures"):
+        evaluator.process(make_inputs(labels), make_outputs(scores[:3]))
+
+
+def without(key: str) -> list[dict]:
+    return [{k: v for k, v in image.items() if k != key} for image in make_inputs(torch.tensor([0, 1]))]
+
+
+def labelled(labels: list) -> dict:
+    return {"image": torch.zeros(2, 3, 2, 2), "image_id": [0, 1], "label": torch.tensor(labels)}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "k", "message"),
+    [
+        (without("label"), 5, "without labels.*DATASETS.TEST"),
+        (without("image_id"), 5, "without ids.*image_id"),
+        (labelled([0, 1]), 3, "3 best classes.*TEST.TOPK asks for top5"),
+        (labelled([0, 7]), 5, "true classes go from 0 to 7.*classes 0 to 6.*MODEL.CLSNET.NUM_CLASSES"),
+        (labelled([-1, 2]), 5, "true classes go from -1 to 2"),
+        (labelled([[0.0, 1.0], [1.0, 0.0]]), 5, "several a picture.*MODEL.CLSNET.HEAD"),
+    ],
+)
+def test_inputs_that_cannot_be_scored(inputs, k, message):
+    scores, _ = make_scores(2)
+    with pytest.raises(UserError, match=message):
+        ImageNetEvaluator(CLASSES).process(inputs, make_outputs(scores, k))
+
+
+def test_outputs_that_cannot_be_scored():
+    nine = make_outputs(torch.eye(9)[[8, 0]], k=5)
+    with pytest.raises(UserError, match=r"predicted classes go from \d to 8.*NUM_CLASSES"):
+        ImageNetEvaluator(CLASSES).process(labelled([0, 1]), nine)
+    nan = make_outputs(torch.tensor([[0.2] * 7, [torch.nan] * 7]))
+    with pytest.raises(UserError, match=r"picture 1 are not finite.*MODEL.WEIGHTS"):
+        ImageNetEvaluator(CLASSES).process(labelled([0, 1]), nan)
+
+
+@pytest.mark.parametrize("topk", [(), (5,), (0, 1)])
+def test_topk_that_cannot_be_reported(topk):
+    with pytest.raises(UserError, match=r"TEST.TOPK is \(.*from 1 to the number of classes, 3"):
+        ImageNetEvaluator(["a", "b", "c"], topk=topk)
+
+
+def test_no_classes():
+    with pytest.raises(UserError, match="class list is empty"):
+        ImageNetEvaluator([])
