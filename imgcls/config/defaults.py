@@ -20,7 +20,7 @@ def add_imgcls_config(cfg: CfgNode) -> None:
     cfg.DATALOADER.BAD_IMAGES = "error"
     # Which top-k accuracies a softmax head is scored by.
     cfg.TEST.TOPK = [1, 5]
-    # The probability from which on a sigmoid head says that a class is there.
+    # A sigmoid head says that a class is there where its probability is above this.
     cfg.TEST.THRESHOLD = 0.5
 
 

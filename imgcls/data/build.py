@@ -40,10 +40,8 @@ def build_train_loader(cfg: CfgNode) -> ClsLoader:
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> ClsLoader:
     """Every picture of one set once, over all processes, in the training set's classes."""
-    classes = None
-    if cfg.DATASETS.TRAIN:
-        metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
-        classes = metadata.get("classes") or get_dataset(cfg.DATASETS.TRAIN[0]).classes
+    train = cfg.DATASETS.TRAIN[0]
+    classes = MetadataCatalog.get(train).get("classes") or get_dataset(train).classes
     samples = MappedRecords(
         DatasetFromList(get_dataset(dataset_name, classes).records, copy=False),
         ClsDatasetMapper(cfg, is_train=False),

@@ -6,7 +6,6 @@ from collections import Counter
 from detectron2.config import CfgNode
 
 from imgcls.data.datasets import Dataset, check_labels, get_datasets
-from imgcls.errors import UserError
 
 _logger = logging.getLogger(__name__)
 
@@ -21,16 +20,14 @@ def resolve_from_data(cfg: CfgNode) -> None:
         ValueError: labels that do not fit the head or the class count; a test set with classes of its own.
         FileNotFoundError: a set that is not there.
     """
-    if not cfg.DATASETS.TRAIN and not cfg.DATASETS.TEST:
-        raise UserError("DATASETS.TRAIN and DATASETS.TEST are empty; name a set, for example 'folder:PATH'")
     train, test = get_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
     clsnet = cfg.MODEL.CLSNET
     if clsnet.NUM_CLASSES == -1:
-        clsnet.NUM_CLASSES = len((train or test)[0].classes)
+        clsnet.NUM_CLASSES = len(train[0].classes)
         _logger.info("MODEL.CLSNET.NUM_CLASSES: %d, taken from the data", clsnet.NUM_CLASSES)
     for dataset in (*train, *test):
         check_labels(dataset, clsnet.NUM_CLASSES, clsnet.HEAD == "sigmoid")
-    if clsnet.POS_WEIGHT == "auto" and train:
+    if clsnet.POS_WEIGHT == "auto":
         clsnet.POS_WEIGHT = positive_weights(train)
 
 
