@@ -2,7 +2,6 @@
 """Trains and evaluates with detectron2's DefaultTrainer: a ClsNet, or a detector on one of our backbones."""
 
 import argparse
-import sys
 from typing import Any
 
 import imgcls  # noqa: F401  (first: it says how to install detectron2 where that is missing)
@@ -43,4 +42,3 @@ if __name__ == "__main__":
         # Without GPUs there is one process; setup() says so.
         gpus = args.num_gpus if torch.cuda.is_available() else 0
         launch(main, gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
-        sys.exit(0)

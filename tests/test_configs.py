@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.modeling import build_model
+
 from imgcls.config import check_cfg, load_cfg
 from imgcls.report.complexity import build_complexity
 

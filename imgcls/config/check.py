@@ -1,10 +1,13 @@
 """Checks of config values, made once before anything is built."""
 
+import difflib
 import math
 from collections.abc import Callable
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
+from fvcore.common.registry import Registry
 
 from imgcls.errors import UserError
 
@@ -26,8 +29,18 @@ def check_cfg(cfg: CfgNode) -> None:
         value = _get(cfg, key)
         if not test(value):
             raise UserError(f"{key} is {value!r}; allowed: {allowed}")
+    _check_registered("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY)
+    _check_registered("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY)
     if cfg.MODEL.META_ARCHITECTURE == "ClsNet":
         _check_clsnet(cfg)
+
+
+def _check_registered(key: str, name: str, registry: Registry) -> None:
+    if name not in registry:
+        known = [known for known, _ in registry]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UserError(f"{key} is {name!r}; {hint}registered are {', '.join(sorted(known))}")
 
 
 def _check_clsnet(cfg: CfgNode) -> None:

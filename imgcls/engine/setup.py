@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
-    """Loads and checks the config, falls back to the CPU, reads the data's classes, and runs ``default_setup``.
+    """Loads and checks the config, chooses the device, reads the data's classes, and runs ``default_setup``.
 
     Args:
         args: of detectron2's ``default_argument_parser``.
@@ -34,7 +34,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     _check_writable(cfg.OUTPUT_DIR)
     # default_setup sets up "detectron2" and "fvcore"; ours is the third name, into the same log file.
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="imgcls")
-    fall_back_to_cpu(cfg)
+    choose_device(cfg, args.num_gpus)
     if cfg.MODEL.META_ARCHITECTURE == "ClsNet":
         resolve_from_data(cfg)
     cfg.freeze()
@@ -42,12 +42,15 @@ def setup(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def fall_back_to_cpu(cfg: CfgNode) -> None:
-    """``MODEL.DEVICE`` "cuda" becomes "cpu", with a warning, where there is no GPU."""
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        _logger.warning("no GPU here: MODEL.DEVICE %s becomes cpu, and mixed precision is off", cfg.MODEL.DEVICE)
-        cfg.MODEL.DEVICE = "cpu"
-        cfg.SOLVER.AMP.ENABLED = False
+def choose_device(cfg: CfgNode, num_gpus: int) -> None:
+    """``MODEL.DEVICE`` "cuda" becomes "cpu" where ``--num-gpus`` is 0 (asked for) or there is no GPU (a warning)."""
+    if not cfg.MODEL.DEVICE.startswith("cuda") or (num_gpus > 0 and torch.cuda.is_available()):
+        return
+    if num_gpus > 0:
+        _logger.warning("--num-gpus %d, but there is no GPU: running one process on the CPU", num_gpus)
+    cfg.MODEL.DEVICE = "cpu"
+    # detectron2's mixed precision is for CUDA only.
+    cfg.SOLVER.AMP.ENABLED = False
 
 
 def _check_writable(folder: str) -> None:

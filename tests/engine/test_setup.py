@@ -4,7 +4,7 @@ import pytest
 import torch
 from detectron2.engine import default_argument_parser
 
-from imgcls.engine.setup import fall_back_to_cpu, setup
+from imgcls.engine.setup import choose_device, setup
 
 
 @pytest.fixture
@@ -29,10 +29,23 @@ def test_gives_a_checked_frozen_config_and_writes_it(parse, tmp_path):
 def test_falls_back_to_the_cpu_with_one_warning(tiny_cfg, caplog):
     tiny_cfg.MODEL.DEVICE, tiny_cfg.SOLVER.AMP.ENABLED = "cuda", True
     with caplog.at_level(logging.WARNING, "imgcls"):
-        fall_back_to_cpu(tiny_cfg)
-        fall_back_to_cpu(tiny_cfg)
+        choose_device(tiny_cfg, num_gpus=2)
     assert tiny_cfg.MODEL.DEVICE == "cpu" and not tiny_cfg.SOLVER.AMP.ENABLED
-    assert len(caplog.records) == 1 and "no GPU here" in caplog.text
+    assert len(caplog.records) == 1 and "--num-gpus 2, but there is no GPU" in caplog.text
+
+
+def test_no_gpus_asked_for_is_the_cpu_without_a_warning(tiny_cfg, caplog):
+    tiny_cfg.MODEL.DEVICE = "cuda"
+    choose_device(tiny_cfg, num_gpus=0)
+    assert tiny_cfg.MODEL.DEVICE == "cpu" and not caplog.records
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_gpu_is_used(tiny_cfg):
+    tiny_cfg.MODEL.DEVICE = "cuda"
+    choose_device(tiny_cfg, num_gpus=1)
+    assert tiny_cfg.MODEL.DEVICE == "cuda"
 
 
 def test_bad_values_are_found_before_anything_is_written(parse, tmp_path):

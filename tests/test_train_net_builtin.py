@@ -1,0 +1,174 @@
+"""The command line, from real pictures to results, and every mistake a user can make on it."""
+
+import csv
+import json
+import shutil
+
+import pytest
+import torch
+
+SCRIPT = "train_net_builtin.py"
+
+
+@pytest.fixture
+def config(tiny_cfg, tmp_path):
+    path = tmp_path / "tiny.yaml"
+    tiny_cfg.MODEL.DEVICE = "cuda"
+    path.write_text(tiny_cfg.dump())
+    return path
+
+
+@pytest.fixture
+def run(run_script, config):
+    """``run("--eval-only", KEY, value)`` on the tiny config, on the CPU: exit code and stderr."""
+    return lambda *args: run_script(SCRIPT, "--num-gpus", 0, "--config-file", config, *args)
+
+
+def top1(tmp_path):
+    return json.loads((tmp_path / "output" / "inference" / "accuracy.json").read_text())["metrics"]["top1"]
+
+
+def test_train_evaluate_and_resume(run, tmp_path):
+    assert run() == (0, "")
+    trained = top1(tmp_path)
+    shutil.rmtree(tmp_path / "output" / "inference")
+    assert run("--eval-only", "MODEL.WEIGHTS", tmp_path / "output" / "model_final.pth") == (0, "")
+    assert top1(tmp_path) == trained
+    assert run("--eval-only", "--resume") == (0, "")
+    assert run("--resume", "SOLVER.MAX_ITER", 5) == (0, "")
+    assert torch.load(tmp_path / "output" / "model_final.pth", weights_only=True)["iteration"] == 4
+
+
+def test_class_count_from_the_data_and_sets_named_on_the_command_line(run, tmp_path, write_folder):
+    own = write_folder(tmp_path / "my pictures äöü" / "train", {"cat": 4, "dog": 4})
+    names = ["DATASETS.TRAIN", f"('folder:{own}',)", "DATASETS.TEST", f"('folder:{own}',)"]
+    assert run("MODEL.CLSNET.NUM_CLASSES", -1, *names) == (0, "")
+    with open(tmp_path / "output" / "inference" / "predictions.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8 and {row["label"] for row in rows} == {"cat", "dog"}
+
+
+def test_multi_label_run(run, tmp_path):
+    pictures = sorted((tmp_path / "train").rglob("*.png"))
+    lines = [f"{path},{path.parent.name}{';extra' if i % 2 else ''}" for i, path in enumerate(pictures)]
+    (tmp_path / "labels.csv").write_text("file_name,labels\n" + "\n".join(lines))
+    sets = [x for key in ("DATASETS.TRAIN", "DATASETS.TEST") for x in (key, f"('csv:{tmp_path / 'labels.csv'}',)")]
+    head = ["MODEL.CLSNET.HEAD", "sigmoid", "MODEL.CLSNET.POS_WEIGHT", "auto", "MODEL.CLSNET.NUM_CLASSES", -1]
+    assert run(*head, *sets) == (0, "")
+    metrics = json.loads((tmp_path / "output" / "inference" / "multilabel.json").read_text())["metrics"]
+    assert 0 <= metrics["mAP"] <= 100
+    saved = torch.load(tmp_path / "output" / "model_final.pth", weights_only=True)["imgcls"]
+    assert saved["classes"] == ["blue", "extra", "green", "red"]
+    assert "POS_WEIGHT:\n    - 2.0\n    - 1.0\n    - 2.0\n    - 2.0" in saved["cfg"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+def test_several_gpus_on_a_machine_without_one_are_one_cpu_process(run_script, config, tmp_path, capfd):
+    code, _ = run_script(SCRIPT, "--num-gpus", 2, "--config-file", config)
+    assert code == 0
+    assert (tmp_path / "output" / "log.txt").read_text().count("there is no GPU") == 1
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def folder_of_text(tmp_path):
+    write(tmp_path / "text" / "cat" / "notes.txt", b"hello")
+    return ["DATASETS.TRAIN", f"('folder:{tmp_path / 'text'}',)"]
+
+
+def records(tmp_path, content):
+    path = write(tmp_path / "records.json", json.dumps(content).encode())
+    return ["DATASETS.TRAIN", f"('json:{path}',)"]
+
+
+def record(**changes):
+    return {"file_name": "0.png", "image_id": 0, "label": 0} | changes
+
+
+def bad_picture(tmp_path, content):
+    write(tmp_path / "train" / "blue" / "0.png", content)
+    return ["SOLVER.IMS_PER_BATCH", 12]
+
+
+def bad_checkpoint(tmp_path, content):
+    return ["MODEL.WEIGHTS", write(tmp_path / "bad.pth", content)]
+
+
+MISTAKES = {
+    "missing folder": (lambda t: ["DATASETS.TRAIN", f"('folder:{t / 'gone'}',)"], "gone: no such folder"),
+    "empty folder": (lambda t: (t / "none").mkdir() or ["DATASETS.TRAIN", f"('folder:{t / 'none'}',)"], "none: has no"),
+    "no pictures": (folder_of_text, "no pictures"),
+    "zero bytes": (lambda t: bad_picture(t, b""), "blue/0.png: the file is empty"),
+    "not a picture": (lambda t: bad_picture(t, b"hello"), "blue/0.png: not a picture"),
+    "truncated picture": (lambda t: bad_picture(t, (t / "test/red/0.png").read_bytes()[:99]), "blue/0.png: damaged"),
+    "label out of range": (lambda t: records(t, [record(label=3)]), "NUM_CLASSES is 3"),
+    "negative label": (lambda t: records(t, [record(label=-1)]), "record 1: a label must be an int from 0 on"),
+    "missing label": (lambda t: records(t, [{"file_name": "0.png"}]), 'neither "label" nor "labels"'),
+    "wrong kind of label": (lambda t: records(t, [{"file_name": "0.png", "labels": [0, 1, 2]}]), "MODEL.CLSNET.HEAD"),
+    "duplicate ids": (lambda t: records(t, [record(), record(label=1)]), "same image_id 0"),
+    "not a list": (lambda t: records(t, {"images": []}), "expected a list of records"),
+    "missing column": (
+        lambda t: ["DATASETS.TRAIN", f"('csv:{write(t / 'a.csv', b'path,label')}',)"],
+        "needs the columns file_name and label",
+    ),
+    "unknown test class": (
+        lambda t: shutil.copytree(t / "test/red", t / "test/pink") and [],
+        "has the class pink, which the training set lacks",
+    ),
+    "unknown dataset": (lambda t: ["DATASETS.TRAIN", "('imagenet_trian',)"], "did you mean imagenet_train"),
+    "imagenet is not there": (lambda t: ["DATASETS.TRAIN", "('imagenet_train',)"], "tools/make_imagenet_json.py"),
+    "unknown feature": (lambda t: ["MODEL.MNET.OUT_FEATURES", "['mob9']"], "MODEL.MNET.OUT_FEATURES is ['mob9']"),
+    "unknown activation": (lambda t: ["MODEL.MNET.ACTIVATION", "gelu"], "MODEL.MNET.ACTIVATION is 'gelu'; allowed"),
+    "unknown norm": (lambda t: ["MODEL.MNET.NORM", "Norm"], "MODEL.MNET.NORM is 'Norm'; allowed"),
+    "unknown head": (lambda t: ["MODEL.CLSNET.HEAD", "hinge"], "MODEL.CLSNET.HEAD is 'hinge'; allowed"),
+    "unknown meta-architecture": (lambda t: ["MODEL.META_ARCHITECTURE", "ClsNets"], "did you mean ClsNet?"),
+    "unknown backbone": (lambda t: ["MODEL.BACKBONE.NAME", "build_mnetv3_backbone"], "did you mean build_mnetv"),
+    "width 0": (lambda t: ["MODEL.MNET.WIDTH_MULT", "0.0"], "MODEL.MNET.WIDTH_MULT is 0.0; allowed"),
+    "depth -1": (lambda t: ["MODEL.MNET.DEPTH_MULT", "-1.0"], "MODEL.MNET.DEPTH_MULT is -1.0; allowed"),
+    "unknown key": (lambda t: ["MODEL.MNET.WIDTH", "1.0"], "did you mean MODEL.MNET.WIDTH_MULT"),
+    "no checkpoint": (lambda t: ["MODEL.WEIGHTS", t / "gone.pth"], "gone.pth: no such checkpoint"),
+    "broken checkpoint": (lambda t: bad_checkpoint(t, b"PK\x03\x04"), "bad.pth is truncated or not a checkpoint"),
+    "nothing to resume": (lambda t: ["--resume"], "nothing to resume"),
+    "output is a file": (lambda t: ["OUTPUT_DIR", write(t / "file", b"") / "sub"], "cannot be written to"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_2(run, tmp_path, mistake):
+    prepare, message = MISTAKES[mistake]
+    args = prepare(tmp_path)
+    options = [arg for arg in args if str(arg).startswith("--")]
+    code, err = run(*options, *[arg for arg in args if arg not in options])
+    assert code == 2
+    assert err.startswith("error: ") and err.count("\n") == 1 and message in err, err
+
+
+@pytest.mark.parametrize("key", ["MODEL.CLSNET.NUM_CLASSES", "MODEL.MNET.WIDTH_MULT"])
+def test_a_checkpoint_of_another_class_count_or_architecture_is_refused(run, run_script, config, tmp_path, key):
+    assert run()[0] == 0
+    weights = ["MODEL.WEIGHTS", tmp_path / "output" / "model_final.pth"]
+    if key.endswith("CLASSES"):
+        shutil.copytree(tmp_path / "train" / "red", tmp_path / "train" / "pink")
+    code, err = run("--eval-only", *weights, key, 4 if key.endswith("CLASSES") else 0.5)
+    assert code == 2 and "model_final.pth does not fit the model" in err and key in err
+    assert (tmp_path / "output" / "model_final.pth").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("MODEL:\n  CLSNET:\n    CLASSES: 3\n", "unknown config key MODEL.CLSNET.CLASSES"),
+        ("OUTPUT_DIR: !!python/object/apply:os.getcwd []\n", "YAML tags are not allowed"),
+        (None, "no such file"),
+    ],
+)
+def test_a_bad_config_file_is_one_line_and_exit_code_2(run_script, tmp_path, text, message):
+    path = tmp_path / "bad.yaml"
+    if text is not None:
+        path.write_text(text)
+    code, err = run_script(SCRIPT, "--num-gpus", 0, "--config-file", path)
+    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1 and message in err
