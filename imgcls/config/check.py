@@ -48,6 +48,11 @@ def _check_clsnet(cfg: CfgNode) -> None:
     if cfg.INPUT.FORMAT not in FORMATS:
         raise UserError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; allowed: one of {list(FORMATS)}")
     classes = clsnet.NUM_CLASSES
+    # detectron2's schedules would hold the learning rate near 0 for the whole run, without a word.
+    if cfg.SOLVER.WARMUP_ITERS > 0 and cfg.SOLVER.WARMUP_ITERS >= cfg.SOLVER.MAX_ITER:
+        raise UserError(
+            f"SOLVER.WARMUP_ITERS is {cfg.SOLVER.WARMUP_ITERS}; allowed: 0 to below SOLVER.MAX_ITER {cfg.SOLVER.MAX_ITER}"
+        )
     if isinstance(clsnet.POS_WEIGHT, (list, tuple)) and classes != -1 and len(clsnet.POS_WEIGHT) != classes:
         raise UserError(
             f"MODEL.CLSNET.POS_WEIGHT has {len(clsnet.POS_WEIGHT)} values for MODEL.CLSNET.NUM_CLASSES {classes}; "

@@ -61,3 +61,13 @@ def test_format_is_checked_for_a_classifier_only():
         check_cfg(cfg)
     cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
     check_cfg(cfg)
+
+
+def test_warm_up_must_end_before_the_run():
+    """With 6,255 iterations of warm-up in a run of 20, detectron2's cosine schedule gives a learning rate of 0."""
+    cfg = with_value("SOLVER.MAX_ITER", 20)
+    cfg.SOLVER.WARMUP_ITERS = 20
+    with pytest.raises(ValueError, match=r"SOLVER\.WARMUP_ITERS is 20; allowed: 0 to below SOLVER\.MAX_ITER 20"):
+        check_cfg(cfg)
+    cfg.SOLVER.WARMUP_ITERS = 19
+    check_cfg(cfg)
