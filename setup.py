@@ -27,8 +27,8 @@ setup(
     # their machine: detectron2 (no release of it under this name on the package index; see
     # tools/install_detectron2.py) and OpenCV (four packages provide `cv2`). scripts/install.sh sees to both.
     install_requires=[
-        "torch>=2.4",
-        "torchvision>=0.19",
+        "torch>=2.6",
+        "torchvision>=0.21",
         "fvcore>=0.1.5.post20221221",
         "yacs>=0.1.8",
         "torchmetrics>=1.4,<2",

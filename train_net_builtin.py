@@ -9,11 +9,9 @@ import imgcls  # noqa: F401  (first: it says how to install detectron2 where tha
 # isort: split
 import torch
 from detectron2.engine import default_argument_parser, launch
-from detectron2.evaluation import verify_results
-from detectron2.utils import comm
 
-from imgcls.engine import Trainer, setup
-from imgcls.errors import exit_on_user_error
+from imgcls.engine import Trainer, evaluate, setup
+from imgcls.errors import UserError, exit_on_user_error
 
 
 def main(args: argparse.Namespace) -> Any:
@@ -26,19 +24,11 @@ def main(args: argparse.Namespace) -> Any:
     return trainer.train()
 
 
-def evaluate(cfg: Any, resume: bool) -> Any:
-    """Evaluates ``MODEL.WEIGHTS``, or with ``resume`` the last checkpoint."""
-    model = Trainer.build_model(cfg)
-    Trainer.build_checkpointer(cfg, model).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-    results = Trainer.test(cfg, model)
-    if comm.is_main_process():
-        verify_results(cfg, results)
-    return results
-
-
 if __name__ == "__main__":
     with exit_on_user_error():
         args = default_argument_parser().parse_args()
-        # Without GPUs there is one process; setup() says so.
-        gpus = args.num_gpus if torch.cuda.is_available() else 0
-        launch(main, gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
+        here = torch.cuda.device_count()
+        if 0 < here < args.num_gpus:
+            raise UserError(f"--num-gpus is {args.num_gpus}; this machine has {here}")
+        # Without a GPU there is one process; setup() says so.
+        launch(main, min(args.num_gpus, here), args.num_machines, args.machine_rank, args.dist_url, args=(args,))

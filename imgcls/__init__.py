@@ -15,6 +15,11 @@ if find_spec("detectron2") is None:
         name="detectron2",
     )
 
+if find_spec("cv2") is None:
+    raise ModuleNotFoundError(
+        "imgcls needs OpenCV, and no cv2 is installed: pip install opencv-python-headless", name="cv2"
+    )
+
 from . import data, modeling
 
 __all__ = ["__version__", "data", "modeling"]

@@ -23,6 +23,7 @@ PUBLISHED = {
     "ImageNet/mnetv1_075.yaml": (2_585_560, 1_816_560, 325_400_448),
     "ImageNet/mnetv1_050.yaml": (1_331_592, 818_592, 149_497_088),
     "ImageNet/mnetv1_025.yaml": (470_072, 213_072, 41_030_272),
+    "ImageNet/mnetv1_100_shallow.yaml": (2_887_976, 1_862_976, 307_323_392),
     "ImageNet/mnetv2_100.yaml": (3_504_872, 1_811_712, 300_774_272),
 }
 
@@ -59,8 +60,8 @@ def test_the_readmes_table_is_made_from_the_goldens():
     assert "\n".join(rows) in (ROOT / "README.md").read_text()
 
 
-def test_a_config_of_the_2020_project_loads_and_builds(tmp_path):
-    """Its Base_image_cls.yaml, key by key."""
+def test_a_config_of_the_2020_project_loads_builds_and_trains(tmp_path, tiny_cfg, run_script):
+    """Its Base_image_cls.yaml, and its default for IN_FEATURES written out."""
     old = tmp_path / "old.yaml"
     old.write_text(
         """
@@ -96,5 +97,10 @@ VERSION: 2
     )
     cfg = load_cfg(str(old))
     check_cfg(cfg)
-    golden = GOLDENS["ImageNet/mnetv1_025.yaml"]
-    assert build_complexity(cfg) == golden
+    assert build_complexity(cfg) == GOLDENS["ImageNet/mnetv1_025.yaml"]
+    sets = [x for key in ("TRAIN", "TEST") for x in (f"DATASETS.{key}", str(tiny_cfg.DATASETS[key]))]
+    small = ["MODEL.CLSNET.NUM_CLASSES", 3, "MODEL.CLSNET.INPUT_SIZE", 32, "SOLVER.IMS_PER_BATCH", 4]
+    once = ["SOLVER.MAX_ITER", 2, "SOLVER.WARMUP_ITERS", 0, "DATALOADER.NUM_WORKERS", 0]
+    args = [*sets, *small, *once, "OUTPUT_DIR", tmp_path / "old run"]
+    assert run_script("train_net_builtin.py", "--num-gpus", 0, "--config-file", old, *args) == (0, "")
+    assert (tmp_path / "old run" / "model_final.pth").exists()

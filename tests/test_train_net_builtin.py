@@ -4,8 +4,12 @@ import csv
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+from PIL import Image
 
 SCRIPT = "train_net_builtin.py"
 
@@ -130,6 +134,7 @@ MISTAKES = {
     "width 0": (lambda t: ["MODEL.MNET.WIDTH_MULT", "0.0"], "MODEL.MNET.WIDTH_MULT is 0.0; allowed"),
     "depth -1": (lambda t: ["MODEL.MNET.DEPTH_MULT", "-1.0"], "MODEL.MNET.DEPTH_MULT is -1.0; allowed"),
     "unknown key": (lambda t: ["MODEL.MNET.WIDTH", "1.0"], "did you mean MODEL.MNET.WIDTH_MULT"),
+    "evaluating nothing": (lambda t: ["--eval-only"], "--eval-only without weights"),
     "no checkpoint": (lambda t: ["MODEL.WEIGHTS", t / "gone.pth"], "gone.pth: no such checkpoint"),
     "broken checkpoint": (lambda t: bad_checkpoint(t, b"PK\x03\x04"), "bad.pth is truncated or not a checkpoint"),
     "nothing to resume": (lambda t: ["--resume"], "nothing to resume"),
@@ -172,3 +177,44 @@ def test_a_bad_config_file_is_one_line_and_exit_code_2(run_script, tmp_path, tex
         path.write_text(text)
     code, err = run_script(SCRIPT, "--num-gpus", 0, "--config-file", path)
     assert code == 2 and err.startswith("error: ") and err.count("\n") == 1 and message in err
+
+
+def test_a_detector_on_our_backbone_trains_and_is_evaluated(run_script, tmp_path):
+    """detectron2's own RetinaNet, loaders and COCO evaluation, by the same script."""
+    boxes = [(5, 5, 20, 20), (10, 8, 30, 16)]
+    images, annotations = [], []
+    for number, (x, y, w, h) in enumerate(boxes, 1):
+        pixels = np.zeros((64, 64, 3), np.uint8)
+        pixels[y : y + h, x : x + w] = 255
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "height": 64, "width": 64})
+        box = {"bbox": [x, y, w, h], "area": w * h, "iscrowd": 0}
+        annotations.append({"id": number, "image_id": number, "category_id": 1, **box})
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "box"}]}
+    (tmp_path / "coco.json").write_text(json.dumps({"info": {}, **content}))
+    register_coco_instances("imgcls_boxes", {}, str(tmp_path / "coco.json"), str(tmp_path))
+    (tmp_path / "retinanet.yaml").write_text(
+        """
+MODEL:
+  META_ARCHITECTURE: RetinaNet
+  BACKBONE: {NAME: build_mnetv1_backbone, FREEZE_AT: 0}
+  MNET: {WIDTH_MULT: 0.25, OUT_FEATURES: [mob4]}
+  RETINANET: {IN_FEATURES: [mob4], NUM_CLASSES: 1, NUM_CONVS: 1}
+  ANCHOR_GENERATOR: {SIZES: [[32]]}
+DATASETS: {TRAIN: [imgcls_boxes], TEST: [imgcls_boxes]}
+DATALOADER: {NUM_WORKERS: 0}
+INPUT: {MIN_SIZE_TRAIN: [64], MIN_SIZE_TEST: 64}
+SOLVER: {IMS_PER_BATCH: 2, MAX_ITER: 2, WARMUP_ITERS: 0}
+"""
+    )
+    args = ["--num-gpus", 0, "--config-file", tmp_path / "retinanet.yaml"]
+    out = ["OUTPUT_DIR", tmp_path / "detector"]
+    try:
+        assert run_script(SCRIPT, *args, *out)[0] == 0
+        weights = tmp_path / "detector" / "model_final.pth"
+        assert "backbone.stages.mob4.0.depthwise.weight" in torch.load(weights, weights_only=True)["model"]
+        assert run_script(SCRIPT, *args, "--eval-only", "MODEL.WEIGHTS", weights, *out)[0] == 0
+        assert (tmp_path / "detector" / "inference" / "coco_instances_results.json").exists()
+    finally:
+        DatasetCatalog.remove("imgcls_boxes")
+        MetadataCatalog.remove("imgcls_boxes")

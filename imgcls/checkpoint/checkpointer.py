@@ -55,6 +55,11 @@ class ClsCheckpointer(DetectionCheckpointer):
                 f"--resume: {os.path.join(self.save_dir, 'last_checkpoint')} is not there, nothing to resume; "
                 "leave --resume out to start, or set OUTPUT_DIR to the run's folder"
             )
+        if resume and not os.path.isfile(self.get_checkpoint_file()):
+            raise UserFileNotFoundError(
+                f"--resume: {os.path.join(self.save_dir, 'last_checkpoint')} names {self.get_checkpoint_file()}, which is "
+                "not there; write the name of a checkpoint that is there into it"
+            )
         return super().resume_or_load(path, resume=resume)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
@@ -72,12 +77,26 @@ class ClsCheckpointer(DetectionCheckpointer):
             checkpoint = {"model": checkpoint}
         if "imgcls" in checkpoint:
             check_contract(checkpoint["imgcls"]["preprocessing"], self.info["preprocessing"], self._source)
+            if _has_head(checkpoint):
+                self._check_classes(checkpoint["imgcls"]["classes"])
         return checkpoint
 
+    def _check_classes(self, saved: list[str]) -> None:
+        """The same number of other classes, or the same in another order, would fit and be wrong."""
+        current = self.info["classes"]
+        wrong = [pair for pair in zip(saved, current, strict=False) if pair[0] != pair[1]]
+        if wrong and len(saved) == len(current):
+            raise UserError(
+                f"{self._source} was trained on other classes than {self.info['train']}: class {saved.index(wrong[0][0])} "
+                f"is {wrong[0][0]!r} there and {wrong[0][1]!r} here ({len(wrong)} differ); set DATASETS.TRAIN to a set "
+                "with the same classes"
+            )
+
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        has_head = any("head." in key for key in checkpoint["model"])
+        has_head = _has_head(checkpoint)
         incompatible = super()._load_model(checkpoint)
-        missing = _drop_counters(incompatible.missing_keys)
+        shapes = {key for key, _, _ in incompatible.incorrect_shapes}  # fvcore calls these missing, too
+        missing = [key for key in _drop_counters(incompatible.missing_keys) if key not in shapes]
         if not has_head:  # a backbone checkpoint: the head stays as it was initialised
             missing = [key for key in missing if not key.startswith("head.")]
         wrong = [f"{key} has shape {found}, the model {wanted}" for key, found, wanted in incompatible.incorrect_shapes]
@@ -97,10 +116,16 @@ def build_info(cfg: CfgNode) -> dict[str, Any]:
     return {
         "version": __version__,
         "cfg": cfg.dump(),
+        "train": train[0] if train else "",
         "classes": list(MetadataCatalog.get(train[0]).get("classes", ())) if train else [],
         "preprocessing": build_contract(cfg),
         "thresholds": {"score": cfg.TEST.THRESHOLD},
     }
+
+
+def _has_head(checkpoint: dict[str, Any]) -> bool:
+    """Whether it is a whole classifier, or a backbone alone."""
+    return any("head." in key for key in checkpoint["model"])
 
 
 def _drop_counters(keys: Iterable[str]) -> list[str]:

@@ -58,6 +58,13 @@ def _check_clsnet(cfg: CfgNode) -> None:
             f"MODEL.CLSNET.POS_WEIGHT has {len(clsnet.POS_WEIGHT)} values for MODEL.CLSNET.NUM_CLASSES {classes}; "
             'allowed: one value a class, "auto", or None'
         )
+    if clsnet.HEAD == "softmax" and classes != -1 and min(cfg.TEST.TOPK) > classes:
+        raise UserError(f"TEST.TOPK is {list(cfg.TEST.TOPK)}; allowed: at least one of 1 to {classes}, the class count")
+    for key in ("PIXEL_MEAN", "PIXEL_STD"):
+        if len(cfg.MODEL[key]) != 3:
+            raise UserError(
+                f"MODEL.{key} is {list(cfg.MODEL[key])}; allowed: three numbers, in the order of INPUT.FORMAT"
+            )
     if clsnet.HEAD == "softmax" and clsnet.POS_WEIGHT is not None:
         raise UserError("MODEL.CLSNET.POS_WEIGHT is for MODEL.CLSNET.HEAD 'sigmoid'; set it to None for 'softmax'")
     if clsnet.HEAD == "sigmoid" and clsnet.LABEL_SMOOTHING:

@@ -42,6 +42,8 @@ def _merge_file(cfg: CfgNode, path: str) -> None:
         raise UserFileNotFoundError(f"{path}: its _BASE_ {error.filename} is not there") from error
     except yaml.constructor.ConstructorError as error:
         raise UserError(f"{path}: {error.problem}; YAML tags are not allowed, write plain values") from error
+    except OSError as error:
+        raise UserError(f"--config-file {path}: cannot be read ({error.strerror})") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     except (KeyError, ValueError, AssertionError, AttributeError, TypeError) as error:
@@ -61,9 +63,13 @@ def _merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
 
 
 def _explain(cfg: CfgNode, error: Exception) -> str:
+    if isinstance(error, (AttributeError, TypeError)):
+        return "not keys with values; write for example SEED: 1"
     message = str(error.args[0]) if error.args else type(error).__name__
     if isinstance(error, KeyError) and "Non-existent config key: " in message:
         return _unknown_key(cfg, message.rsplit(": ", 1)[1])
+    if "DATASETS.T" in message:
+        message += '; a list of sets is wanted: "(\'folder:PATH\',)" on the command line, ["folder:PATH"] in YAML'
     return " ".join(message.split())
 
 

@@ -43,11 +43,14 @@ def read_image(path: str, image_format: str = "BGR") -> NDArray[np.uint8]:
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
-        raise BadImageError(f"{path}: cannot be opened: {error.strerror}") from error
+        raise BadImageError(f"{path}: cannot be opened: {error.strerror}; {_ADVICE}") from error
     if not data:
         raise BadImageError(f"{path}: the file is empty (0 bytes); {_ADVICE}")
     if _is_plain_jpeg(data) or _is_plain_png(data):
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        try:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        except cv2.error:  # a header that promises too many pixels
+            image = None
         if image is not None:
             return image if image_format == "BGR" else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     rgb = _decode_with_pillow(path, data)

@@ -13,6 +13,7 @@ from imgcls.structures import stack
 from .samplers import TrainingSampler
 
 _logger = logging.getLogger(__name__)
+_logged: set[str] = set()
 
 
 class ClsLoader:
@@ -49,7 +50,10 @@ class ClsLoader:
         for message in messages:
             if message not in self.bad_images:
                 self.bad_images.add(message)
-                _logger.warning("left out, bad picture number %d: %s", len(self.bad_images), message)
+                # A set is evaluated many times by loaders of their own; its files are logged by the first one.
+                if message not in _logged:
+                    _logged.add(message)
+                    _logger.warning("left out, bad picture number %d: %s", len(self.bad_images), message)
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

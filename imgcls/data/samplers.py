@@ -17,15 +17,13 @@ class TrainingSampler(Sampler[tuple[int, int]]):
     Args:
         size: records in the dataset, at least 1.
         seed: the same on all ranks.
-        shuffle: without it, every epoch is in the dataset's order.
         rank: of this process.
         world_size: number of processes.
     """
 
-    def __init__(self, size: int, seed: int, shuffle: bool = True, rank: int = 0, world_size: int = 1):
+    def __init__(self, size: int, seed: int, rank: int = 0, world_size: int = 1):
         self.size = size
         self.seed = seed
-        self.shuffle = shuffle
         self.rank = rank
         self.world_size = world_size
         self.first_position = 0
@@ -39,8 +37,6 @@ class TrainingSampler(Sampler[tuple[int, int]]):
             yield position, int(order[position % self.size])
 
     def _order(self, epoch: int) -> torch.Tensor:
-        if not self.shuffle:
-            return torch.arange(self.size)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
         return torch.randperm(self.size, generator=generator)
 

@@ -37,6 +37,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     choose_device(cfg, args.num_gpus)
     if cfg.MODEL.META_ARCHITECTURE == "ClsNet":
         resolve_from_data(cfg)
+        check_cfg(cfg)  # again: some values are checked against the class count
     cfg.freeze()
     default_setup(cfg, args)
     return cfg
@@ -44,13 +45,15 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
 def choose_device(cfg: CfgNode, num_gpus: int) -> None:
     """``MODEL.DEVICE`` "cuda" becomes "cpu" where ``--num-gpus`` is 0 (asked for) or there is no GPU (a warning)."""
-    if not cfg.MODEL.DEVICE.startswith("cuda") or (num_gpus > 0 and torch.cuda.is_available()):
-        return
-    if num_gpus > 0:
-        _logger.warning("--num-gpus %d, but there is no GPU: running one process on the CPU", num_gpus)
-    cfg.MODEL.DEVICE = "cpu"
-    # detectron2's mixed precision is for CUDA only.
-    cfg.SOLVER.AMP.ENABLED = False
+    if cfg.MODEL.DEVICE.startswith("cuda"):
+        if num_gpus > 0 and torch.cuda.is_available():
+            return
+        if num_gpus > 0:
+            _logger.warning("--num-gpus %d, but there is no GPU: running one process on the CPU", num_gpus)
+        cfg.MODEL.DEVICE = "cpu"
+    if cfg.SOLVER.AMP.ENABLED:
+        _logger.warning("SOLVER.AMP.ENABLED: detectron2's mixed precision needs a GPU, it is off")
+        cfg.SOLVER.AMP.ENABLED = False
 
 
 def _check_writable(folder: str) -> None:

@@ -9,22 +9,23 @@ from typing import Any
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.engine import DefaultTrainer
+from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from detectron2.utils import comm
 from torch import distributed, nn
 
 from imgcls.checkpoint import ClsCheckpointer, build_info
-from imgcls.data import build_test_loader, build_train_loader
+from imgcls.data import ClsLoader, build_test_loader, build_train_loader
 from imgcls.evaluation import ImageNetEvaluator, MultiLabelEvaluator
 
 
 class Trainer(DefaultTrainer):
     """Trains a ``ClsNet`` with our loaders, evaluators and checkpoints, and any other model as detectron2 does."""
 
-    def __init__(self, cfg: CfgNode):
-        super().__init__(cfg)
-        self.checkpointer = self.build_checkpointer(cfg, self._trainer.model, trainer=weakref.proxy(self))
+    def build_hooks(self) -> list[HookBase]:
+        """detectron2's hooks, on our checkpointer: they keep the one that they are made with."""
+        self.checkpointer = self.build_checkpointer(self.cfg, self._trainer.model, trainer=weakref.proxy(self))
+        return super().build_hooks()
 
     @classmethod
     def build_checkpointer(cls, cfg: CfgNode, model: nn.Module, **checkpointables: Any) -> DetectionCheckpointer:
@@ -65,7 +66,8 @@ class Trainer(DefaultTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         """Loads ``MODEL.WEIGHTS``, or with ``resume`` the last checkpoint, and goes on with the data behind it."""
         super().resume_or_load(resume)
-        if is_classifier(self.cfg):
+        # A subclass may train on a loader of its own.
+        if isinstance(self._trainer.data_loader, ClsLoader):
             self._trainer.data_loader.start_at(self.start_iter)
 
 

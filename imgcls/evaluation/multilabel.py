@@ -101,6 +101,7 @@ class MultiLabelEvaluator(GatheredEvaluator):
             predictions.image_ids, predictions.file_names, labels, probs, strict=True
         ):
             shown = (label.nonzero().flatten(), (prob > self.threshold).nonzero().flatten())
-            classes = [";".join(self.classes[i] for i in index.tolist()) for index in shown]
+            # The separator in a name would tear the names from their scores.
+            classes = [";".join(self.classes[i].replace(";", ",") for i in index.tolist()) for index in shown]
             scores = [";".join(f"{p:.6f}" for p in prob[index].tolist()) for index in shown]
             yield [image_id, name, *classes, *scores]

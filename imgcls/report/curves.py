@@ -13,7 +13,6 @@ from .figure import BLUE, GREY, ORANGE, new_figure, plain, save
 
 # Key of metrics.json (with several test sets behind "<dataset>/"), legend, style.
 _ACCURACY = (
-    ("train/top1", "top-1, training batches", {"color": GREY, "linewidth": 1}),
     ("accuracy/top1", "top-1, test", {"color": BLUE, "marker": "o"}),
     ("accuracy/top5", "top-5, test", {"color": ORANGE, "marker": "s"}),
     ("multilabel/mAP", "mAP, test", {"color": BLUE, "marker": "o"}),

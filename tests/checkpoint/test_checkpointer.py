@@ -66,7 +66,7 @@ def test_truncated_file(saved, checkpointer, share):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (("MODEL.CLSNET.NUM_CLASSES", 4), r"head\.linear\..*NUM_CLASSES"),
+        (("MODEL.CLSNET.NUM_CLASSES", 4), r"\(2 tensors\): head\.linear\..*NUM_CLASSES"),
         (("MODEL.CLSNET.HEAD_CONV_DIM", 8), r"HEAD_CONV_DIM"),
         (("MODEL.MNET.WIDTH_MULT", 0.5), r"has shape .*MODEL\.MNET\.WIDTH_MULT"),
         (("MODEL.MNET.BLOCKS", [1, 1, 1, 2, 1]), r"is missing.*BLOCKS"),
@@ -114,7 +114,11 @@ def test_frozen_and_free_batch_norm_exchange_weights(saved, checkpointer, tmp_pa
     frozen = checkpointer("MODEL.BACKBONE.FREEZE_AT", 3)
     frozen.load(saved[1])
     frozen.save("frozen")
-    checkpointer().load(str(tmp_path / "output" / "frozen.pth"))
+    target = checkpointer()
+    target.load(str(tmp_path / "output" / "frozen.pth"))
+    before = saved[0].model.state_dict()
+    for key, value in target.model.state_dict().items():
+        assert torch.equal(value, before[key]), key
 
 
 class Evil:
@@ -141,6 +145,21 @@ def test_a_file_of_something_else(checkpointer, tmp_path):
     torch.save(torch.zeros(3), tmp_path / "tensor.pth")
     with pytest.raises(ValueError, match="holds a Tensor, not a checkpoint"):
         checkpointer().load(str(tmp_path / "tensor.pth"))
+
+
+def test_other_classes_of_the_same_number_are_refused(saved, checkpointer, tmp_path):
+    """Equal counts would fit, and every label would mean something else."""
+    (tmp_path / "train" / "green").rename(tmp_path / "train" / "white")
+    get_dataset(f"folder:{tmp_path / 'train'}")
+    message = r"model\.pth was trained on other classes.*class 1 is 'green' there and 'red' here \(2 differ\)"
+    with pytest.raises(ValueError, match=message):
+        checkpointer().load(saved[1])
+
+
+def test_stale_last_checkpoint_is_named(saved, checkpointer, tmp_path):
+    (tmp_path / "output" / "model.pth").unlink()
+    with pytest.raises(FileNotFoundError, match=r"--resume: .*last_checkpoint names .*model\.pth, which is not there"):
+        checkpointer().resume_or_load("", resume=True)
 
 
 def test_resume_without_a_checkpoint_is_an_error(checkpointer):

@@ -13,7 +13,7 @@ WRONG = [
     ("INPUT.RANDOM_FLIP", "both"), ("INPUT.CROP_PCT", 1.5),
     ("INPUT.CROP_SCALE", [0.5]), ("INPUT.CROP_SCALE", [0.9, 0.1]),
     ("INPUT.CROP_RATIO", [0.0, 1.0]), ("INPUT.AUGMENTATION", "more"), ("INPUT.RANDOM_ERASING", -1.0),
-    ("DATALOADER.BAD_IMAGES", "ignore"), ("SOLVER.IMS_PER_BATCH", 0), ("TEST.TOPK", []), ("TEST.TOPK", [0]),
+    ("MODEL.META_ARCHITECTURE", "Cls"), ("MODEL.BACKBONE.NAME", "resnet"), ("DATALOADER.BAD_IMAGES", "ignore"), ("SOLVER.IMS_PER_BATCH", 0), ("TEST.TOPK", []), ("TEST.TOPK", [0]),
     ("TEST.THRESHOLD", 1.1),
 ]  # fmt: skip
 
@@ -34,7 +34,8 @@ def test_refuses_and_names_key_value_and_what_is_allowed(key, value):
     with pytest.raises(ValueError) as raised:
         check_cfg(with_value(key, value))
     message = str(raised.value)
-    assert message.startswith(f"{key} is {value!r}; allowed: ") and "\n" not in message
+    assert message.startswith(f"{key} is {value!r}; ") and "\n" not in message
+    assert "allowed: " in message or "registered are " in message
 
 
 def test_pos_weight_must_fit_head_and_class_count():
@@ -71,3 +72,18 @@ def test_warm_up_must_end_before_the_run():
         check_cfg(cfg)
     cfg.SOLVER.WARMUP_ITERS = 19
     check_cfg(cfg)
+
+
+def test_some_top_k_must_be_within_the_class_count():
+    cfg = with_value("TEST.TOPK", [5])
+    cfg.MODEL.CLSNET.NUM_CLASSES = 3
+    with pytest.raises(ValueError, match=r"TEST\.TOPK is \[5\]; allowed: at least one of 1 to 3"):
+        check_cfg(cfg)
+    cfg.TEST.TOPK = [2, 5]
+    check_cfg(cfg)
+
+
+@pytest.mark.parametrize("key", ["PIXEL_MEAN", "PIXEL_STD"])
+def test_means_are_three(key):
+    with pytest.raises(ValueError, match=rf"MODEL\.{key} is \[1\.0\]; allowed: three"):
+        check_cfg(with_value(f"MODEL.{key}", [1.0]))

@@ -46,11 +46,21 @@ def test_value_of_another_type(yaml_file):
         load_cfg("", ["MODEL.MNET.WIDTH_MULT", "wide"])
 
 
-@pytest.mark.parametrize("text", ["MODEL: [", "just a word", "- a\n- b\n", "MODEL: 3\n"])
+@pytest.mark.parametrize("text", ["MODEL: [", "just a word", "- a\n- b\n", "MODEL: 3\n", "", "# nothing\n"])
 def test_broken_yaml_is_one_line_with_the_file(yaml_file, text):
     with pytest.raises(ValueError, match=r"config\.yaml") as raised:
         load_cfg(yaml_file(text))
     assert "\n" not in str(raised.value)
+
+
+def test_one_set_without_a_list_says_how_to_write_it():
+    with pytest.raises(ValueError, match=r"DATASETS\.TRAIN folder:x: .*\('folder:PATH',\)"):
+        load_cfg("", ["DATASETS.TRAIN", "folder:x"])
+
+
+def test_a_folder_is_no_config_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        load_cfg(str(tmp_path))
 
 
 def test_odd_overrides():

@@ -22,10 +22,6 @@ def test_the_seed_decides():
     assert first(TrainingSampler(50, 1), 50) != first(TrainingSampler(50, 2), 50)
 
 
-def test_without_shuffling_the_order_is_the_datasets():
-    assert [i for _, i in first(TrainingSampler(3, 0, shuffle=False), 7)] == [0, 1, 2, 0, 1, 2, 0]
-
-
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_an_iteration_holds_the_same_samples_on_any_number_of_processes(world_size):
     batch = 12

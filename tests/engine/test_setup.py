@@ -27,11 +27,18 @@ def test_gives_a_checked_frozen_config_and_writes_it(parse, tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
 def test_falls_back_to_the_cpu_with_one_warning(tiny_cfg, caplog):
-    tiny_cfg.MODEL.DEVICE, tiny_cfg.SOLVER.AMP.ENABLED = "cuda", True
+    tiny_cfg.MODEL.DEVICE = "cuda"
     with caplog.at_level(logging.WARNING, "imgcls"):
         choose_device(tiny_cfg, num_gpus=2)
-    assert tiny_cfg.MODEL.DEVICE == "cpu" and not tiny_cfg.SOLVER.AMP.ENABLED
+    assert tiny_cfg.MODEL.DEVICE == "cpu"
     assert len(caplog.records) == 1 and "--num-gpus 2, but there is no GPU" in caplog.text
+
+
+@pytest.mark.parametrize("num_gpus", [0, 1])
+def test_mixed_precision_is_off_on_the_cpu(tiny_cfg, caplog, num_gpus):
+    tiny_cfg.MODEL.DEVICE, tiny_cfg.SOLVER.AMP.ENABLED = "cpu", True
+    choose_device(tiny_cfg, num_gpus)
+    assert not tiny_cfg.SOLVER.AMP.ENABLED and "SOLVER.AMP.ENABLED" in caplog.text
 
 
 def test_no_gpus_asked_for_is_the_cpu_without_a_warning(tiny_cfg, caplog):
@@ -52,6 +59,18 @@ def test_bad_values_are_found_before_anything_is_written(parse, tmp_path):
     with pytest.raises(ValueError, match="WIDTH_MULT"):
         setup(parse("MODEL.MNET.WIDTH_MULT", "0.0"))
     assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["TEST.TOPK", "[5]"], "TEST.TOPK"),
+        (["MODEL.CLSNET.HEAD", "sigmoid", "MODEL.CLSNET.POS_WEIGHT", "[1.0]"], "HEAD"),
+    ],
+)
+def test_what_only_the_data_can_tell_is_checked_before_training(parse, opts, message):
+    with pytest.raises(ValueError, match=message):
+        setup(parse("MODEL.CLSNET.NUM_CLASSES", "-1", *opts))
 
 
 def test_output_folder_that_cannot_be_written(parse, tmp_path):

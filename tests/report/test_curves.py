@@ -68,13 +68,12 @@ def figures(monkeypatch) -> list:
 
 def test_curves_show_loss_and_accuracy(figures, tmp_path):
     lines = [loss(i, 100 - i, **({"accuracy/top1": i, "accuracy/top5": i + 9.0} if i == 39 else {})) for i in (19, 39)]
-    left, right = drawn(figures, [*lines, {"iteration": 39, "train/top1": 33.3}], tmp_path)
+    left, right = drawn(figures, lines, tmp_path)
     assert left.lines[0].get_xydata().tolist() == [[19, 81], [39, 61]]
     assert left.get_title() == "Training loss" and left.get_xlabel() == right.get_xlabel() == "iteration"
     assert right.get_ylabel() == "accuracy (%)"
     labels = [line.get_label() for line in right.lines]
     assert labels == [
-        "top-1, training batches: 33.30 at the end",
         "top-1, test: 39.00 at the end",
         "top-5, test: 48.00 at the end",
     ]

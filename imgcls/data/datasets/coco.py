@@ -20,6 +20,7 @@ def read_coco(paths: str) -> Listing:
         UserError: a path is missing, or the file is not a COCO annotation file.
     """
     path, _, root = paths.rpartition(":")
+    root = os.path.expanduser(root)
     if not path or not root:
         raise UserError(f"coco:{paths}: expected coco:ANNOTATIONS.json:IMAGE_ROOT")
     if not os.path.isfile(path):

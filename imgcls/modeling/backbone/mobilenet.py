@@ -115,7 +115,7 @@ class MobileNet(Backbone):
         return self
 
 
-def mobilenet_kwargs(cfg: CfgNode) -> dict:
+def build_mobilenet_kwargs(cfg: CfgNode) -> dict:
     """``MobileNet``'s keyword arguments from ``MODEL.MNET`` and ``MODEL.BACKBONE``; for the ``build_*`` functions."""
     mnet = cfg.MODEL.MNET
     return {

@@ -7,7 +7,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 
 from .blocks import DepthwiseSeparable
-from .mobilenet import MobileNet, Row, mobilenet_kwargs
+from .mobilenet import MobileNet, Row, build_mobilenet_kwargs
 
 # Table 1 of the paper.
 ROWS = (
@@ -27,4 +27,4 @@ def mobilenet_v1(**kwargs: Any) -> MobileNet:
 @BACKBONE_REGISTRY.register()
 def build_mnetv1_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> MobileNet:
     """MobileNetV1 from ``MODEL.MNET`` and ``MODEL.BACKBONE.FREEZE_AT``, for any detectron2 model."""
-    return mobilenet_v1(in_channels=input_shape.channels, **mobilenet_kwargs(cfg))
+    return mobilenet_v1(in_channels=input_shape.channels, **build_mobilenet_kwargs(cfg))

@@ -8,7 +8,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 
 from .blocks import InvertedResidual
-from .mobilenet import MobileNet, Row, mobilenet_kwargs
+from .mobilenet import MobileNet, Row, build_mobilenet_kwargs
 
 _expand_1 = partial(InvertedResidual, expansion=1)
 _expand_6 = partial(InvertedResidual, expansion=6)
@@ -33,4 +33,4 @@ def mobilenet_v2(**kwargs: Any) -> MobileNet:
 @BACKBONE_REGISTRY.register()
 def build_mnetv2_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> MobileNet:
     """MobileNetV2 from ``MODEL.MNET`` and ``MODEL.BACKBONE.FREEZE_AT``, for any detectron2 model."""
-    return mobilenet_v2(in_channels=input_shape.channels, **mobilenet_kwargs(cfg))
+    return mobilenet_v2(in_channels=input_shape.channels, **build_mobilenet_kwargs(cfg))

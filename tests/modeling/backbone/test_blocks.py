@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from torchvision.models.mobilenetv2 import _make_divisible
 
+from imgcls.config.check import ACTIVATIONS
 from imgcls.modeling.backbone.blocks import ConvStyle, DepthwiseSeparable, InvertedResidual, conv_norm, scale_channels
 
 
@@ -36,6 +37,14 @@ def test_conv_norm_is_convolution_norm_activation():
 def test_activations(name, at_minus_one, at_seven):
     out = ConvStyle(activation=name).make_activation()(torch.tensor([-1.0, 7.0]))
     assert out.tolist() == pytest.approx([at_minus_one, at_seven])
+
+
+def test_the_config_check_knows_the_same_activations():
+    for name in ACTIVATIONS:
+        ConvStyle(activation=name).make_activation()
+    with pytest.raises(ValueError) as raised:
+        ConvStyle(activation="gelu").make_activation()
+    assert str(raised.value).endswith(str(list(ACTIVATIONS)))
 
 
 def test_unknown_activation_and_norm_are_named():
