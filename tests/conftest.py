@@ -1,5 +1,6 @@
 """Small real inputs that many tests use."""
 
+import logging
 import runpy
 import sys
 from pathlib import Path
@@ -13,6 +14,18 @@ from PIL import Image
 from imgcls.config import get_cfg
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def fresh_loggers():
+    """What detectron2's setup_logger leaves behind writes to a test's closed streams and hides records from pytest."""
+    yield
+    for name in ("detectron2", "fvcore", "imgcls"):
+        logger = logging.getLogger(name)
+        for handler in logger.handlers[:]:
+            logger.removeHandler(handler)
+            handler.close()
+        logger.propagate = True
 
 
 @pytest.fixture(autouse=True)

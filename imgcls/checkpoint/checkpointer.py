@@ -55,10 +55,11 @@ class ClsCheckpointer(DetectionCheckpointer):
                 f"--resume: {os.path.join(self.save_dir, 'last_checkpoint')} is not there, nothing to resume; "
                 "leave --resume out to start, or set OUTPUT_DIR to the run's folder"
             )
-        if resume and not os.path.isfile(self.get_checkpoint_file()):
+        last = self.get_checkpoint_file()
+        if resume and not os.path.isfile(last):
             raise UserFileNotFoundError(
-                f"--resume: {os.path.join(self.save_dir, 'last_checkpoint')} names {self.get_checkpoint_file()}, which is "
-                "not there; write the name of a checkpoint that is there into it"
+                f"--resume: {os.path.join(self.save_dir, 'last_checkpoint')} names {last}, which is not there; "
+                "write the name of a checkpoint that is there into it"
             )
         return super().resume_or_load(path, resume=resume)
 
@@ -84,12 +85,13 @@ class ClsCheckpointer(DetectionCheckpointer):
     def _check_classes(self, saved: list[str]) -> None:
         """The same number of other classes, or the same in another order, would fit and be wrong."""
         current = self.info["classes"]
-        wrong = [pair for pair in zip(saved, current, strict=False) if pair[0] != pair[1]]
+        wrong = [index for index, pair in enumerate(zip(saved, current, strict=False)) if pair[0] != pair[1]]
         if wrong and len(saved) == len(current):
+            first = wrong[0]
             raise UserError(
-                f"{self._source} was trained on other classes than {self.info['train']}: class {saved.index(wrong[0][0])} "
-                f"is {wrong[0][0]!r} there and {wrong[0][1]!r} here ({len(wrong)} differ); set DATASETS.TRAIN to a set "
-                "with the same classes"
+                f"{self._source} was trained on other classes than those of {self.info['train']}: class {first} is "
+                f"{saved[first]!r} there and {current[first]!r} here ({len(wrong)} differ); "
+                "set DATASETS.TRAIN to a set with the same classes"
             )
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:

@@ -49,10 +49,9 @@ def _check_clsnet(cfg: CfgNode) -> None:
         raise UserError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; allowed: one of {list(FORMATS)}")
     classes = clsnet.NUM_CLASSES
     # detectron2's schedules would hold the learning rate near 0 for the whole run, without a word.
-    if cfg.SOLVER.WARMUP_ITERS > 0 and cfg.SOLVER.WARMUP_ITERS >= cfg.SOLVER.MAX_ITER:
-        raise UserError(
-            f"SOLVER.WARMUP_ITERS is {cfg.SOLVER.WARMUP_ITERS}; allowed: 0 to below SOLVER.MAX_ITER {cfg.SOLVER.MAX_ITER}"
-        )
+    warm_up, whole = cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.MAX_ITER
+    if warm_up > 0 and warm_up >= whole:
+        raise UserError(f"SOLVER.WARMUP_ITERS is {warm_up}; allowed: 0 to below SOLVER.MAX_ITER {whole}")
     if isinstance(clsnet.POS_WEIGHT, (list, tuple)) and classes != -1 and len(clsnet.POS_WEIGHT) != classes:
         raise UserError(
             f"MODEL.CLSNET.POS_WEIGHT has {len(clsnet.POS_WEIGHT)} values for MODEL.CLSNET.NUM_CLASSES {classes}; "
@@ -62,9 +61,8 @@ def _check_clsnet(cfg: CfgNode) -> None:
         raise UserError(f"TEST.TOPK is {list(cfg.TEST.TOPK)}; allowed: at least one of 1 to {classes}, the class count")
     for key in ("PIXEL_MEAN", "PIXEL_STD"):
         if len(cfg.MODEL[key]) != 3:
-            raise UserError(
-                f"MODEL.{key} is {list(cfg.MODEL[key])}; allowed: three numbers, in the order of INPUT.FORMAT"
-            )
+            came = list(cfg.MODEL[key])
+            raise UserError(f"MODEL.{key} is {came}; allowed: three numbers, in the order of INPUT.FORMAT")
     if clsnet.HEAD == "softmax" and clsnet.POS_WEIGHT is not None:
         raise UserError("MODEL.CLSNET.POS_WEIGHT is for MODEL.CLSNET.HEAD 'sigmoid'; set it to None for 'softmax'")
     if clsnet.HEAD == "sigmoid" and clsnet.LABEL_SMOOTHING:

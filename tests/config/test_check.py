@@ -13,7 +13,8 @@ WRONG = [
     ("INPUT.RANDOM_FLIP", "both"), ("INPUT.CROP_PCT", 1.5),
     ("INPUT.CROP_SCALE", [0.5]), ("INPUT.CROP_SCALE", [0.9, 0.1]),
     ("INPUT.CROP_RATIO", [0.0, 1.0]), ("INPUT.AUGMENTATION", "more"), ("INPUT.RANDOM_ERASING", -1.0),
-    ("MODEL.META_ARCHITECTURE", "Cls"), ("MODEL.BACKBONE.NAME", "resnet"), ("DATALOADER.BAD_IMAGES", "ignore"), ("SOLVER.IMS_PER_BATCH", 0), ("TEST.TOPK", []), ("TEST.TOPK", [0]),
+    ("MODEL.META_ARCHITECTURE", "Cls"), ("MODEL.BACKBONE.NAME", "resnet"),
+    ("DATALOADER.BAD_IMAGES", "ignore"), ("SOLVER.IMS_PER_BATCH", 0), ("TEST.TOPK", []), ("TEST.TOPK", [0]),
     ("TEST.THRESHOLD", 1.1),
 ]  # fmt: skip
 

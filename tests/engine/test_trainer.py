@@ -31,7 +31,7 @@ def test_a_run_writes_weights_metrics_and_results(trained, tmp_path):
     assert (output / "model_final.pth").exists() and (output / "inference").is_dir()
     assert list(output.glob("events.out.tfevents*"))
     lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
-    assert all("total_loss" in line for line in lines)
+    assert any("total_loss" in line for line in lines)
     assert any("accuracy/top1" in line for line in lines)
     assert 0 <= trained._last_eval_results["accuracy"]["top1"] <= 100
 
@@ -108,7 +108,7 @@ def test_a_subclass_may_train_on_a_loader_of_its_own(tiny_cfg):
     trainer = OwnLoader(tiny_cfg)
     trainer.resume_or_load(resume=False)
     trainer.train()
-    assert trainer.iter == 2
+    assert "top1" in trainer._last_eval_results["accuracy"]
 
 
 TWO_PROCESSES = """
