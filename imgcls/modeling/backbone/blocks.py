@@ -5,6 +5,7 @@ from functools import partial
 
 import torch
 from detectron2.layers import Conv2d, get_norm
+from fvcore.nn.weight_init import c2_msra_fill
 from torch import Tensor, nn
 
 from imgcls.errors import UserError
@@ -78,9 +79,9 @@ def conv_norm(
         norm=style.make_norm(out_channels),
         activation=style.make_activation() if activate else None,
     )
-    # He et al. (arXiv 1502.01852) by fan-out; a depthwise filter feeds one channel, not all of them.
-    fan_out = kernel_size**2 * out_channels // groups
-    nn.init.normal_(conv.weight, std=(2.0 / fan_out) ** 0.5)
+    # As detectron2's and torchvision's networks: He et al. (arXiv 1502.01852) by fan-out, groups not counted. Counting
+    # them makes depthwise filters so large that the usual learning rates hardly turn them.
+    c2_msra_fill(conv)
     return conv
 
 
