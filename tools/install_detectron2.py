@@ -89,7 +89,7 @@ def find_detectron2() -> str | None:
     proof = _python(PROOF)
     if proof.returncode == 0:
         return place
-    if _installed_version() == OUR_VERSION:
+    if _is_ours(Path(place).parent):
         return None
     raise InstallError(
         f"the detectron2 in {place} does not import ({_last_line(proof.stderr)}); repair it, or remove it "
@@ -168,6 +168,13 @@ def _installed_version() -> str | None:
         return metadata.version("detectron2")
     except metadata.PackageNotFoundError:
         return None
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether the package in ``folder`` is the one that this tool installed, not another one before it on the path."""
+    if _installed_version() != OUR_VERSION:
+        return False
+    return Path(metadata.distribution("detectron2").locate_file("detectron2")).resolve() == folder.resolve()
 
 
 def _last_line(text: str) -> str:
