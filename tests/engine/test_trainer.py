@@ -46,7 +46,7 @@ def test_every_weight_moves(tiny_cfg):
 
 def test_it_learns_what_can_be_learnt(tiny_cfg):
     """Classes that differ by one colour channel, in 40 iterations."""
-    tiny_cfg.SOLVER.MAX_ITER, tiny_cfg.SOLVER.IMS_PER_BATCH, tiny_cfg.SOLVER.BASE_LR = 40, 12, 0.02
+    tiny_cfg.SOLVER.MAX_ITER, tiny_cfg.SOLVER.IMS_PER_BATCH, tiny_cfg.SOLVER.BASE_LR = 80, 12, 0.01
     resolve_from_data(tiny_cfg)
     trainer = Trainer(tiny_cfg)
     trainer.train()
