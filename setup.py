@@ -38,7 +38,7 @@ setup(
         "matplotlib>=3.8",
     ],
     extras_require={
-        "demo": ["scikit-learn>=1.4"],
+        "demo": ["scikit-learn>=1.4", "scikit-image>=0.22"],
         "export": ["onnx>=1.16", "onnxruntime>=1.18"],
         "shards": ["webdataset>=0.2.86"],
         "timm": ["timm>=1.0"],

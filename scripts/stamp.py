@@ -23,7 +23,13 @@ DECIDES = (
     "tools/detectron2_substitutions.py",
 )
 MODULES = ("torch", "torchvision", "detectron2", "cv2", "fvcore", "yacs", "torchmetrics", "numpy", "PIL", "matplotlib")
-EXTRA_MODULES = {"demo": "sklearn", "dev": "pytest", "timm": "timm", "export": "onnxruntime", "shards": "webdataset"}
+EXTRA_MODULES = {
+    "demo": ("sklearn", "skimage"),
+    "dev": ("pytest",),
+    "timm": ("timm",),
+    "export": ("onnxruntime",),
+    "shards": ("webdataset",),
+}
 
 
 def key() -> str:
@@ -48,7 +54,8 @@ def is_there(extras: set[str]) -> bool:
     package = find_spec("imgcls")
     if package is None or package.origin is None or Path(package.origin).parent.parent != ROOT:
         return False
-    return all(find_spec(name) for name in MODULES + tuple(EXTRA_MODULES[e] for e in extras if e in EXTRA_MODULES))
+    wanted = [*MODULES, *(name for extra in extras for name in EXTRA_MODULES.get(extra, ()))]
+    return all(find_spec(name) for name in wanted)
 
 
 def main() -> int:

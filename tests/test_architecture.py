@@ -15,9 +15,9 @@ ALLOWED = {
     "structures": set(),
     "config": {"errors"},
     "data": FREE,
-    "modeling": FREE,
+    "modeling": FREE | {"checkpoint"},  # a backbone is checked against the weights that it will get
     "evaluation": FREE,
-    "checkpoint": FREE | {"modeling"},
+    "checkpoint": FREE,
     "engine": FREE | {"data", "modeling", "evaluation", "checkpoint"},
     "report": FREE | {"data", "modeling", "evaluation", "checkpoint"},
 }

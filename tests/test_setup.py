@@ -51,7 +51,7 @@ def test_every_folder_of_the_package_is_installed_and_nothing_else(arguments):
 def test_extras_are_those_of_the_design(arguments):
     names = {extra: {Requirement(r).name for r in rs} for extra, rs in arguments["extras_require"].items()}
     assert names == {
-        "demo": {"scikit-learn"},
+        "demo": {"scikit-learn", "scikit-image"},
         "export": {"onnx", "onnxruntime"},
         "shards": {"webdataset"},
         "timm": {"timm"},

@@ -1,10 +1,8 @@
 """detectron2's checkpointer for classifiers: safe to load, complete, and strict about what fits."""
 
 import os
-from collections.abc import Iterable
 from typing import Any
 
-import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -13,7 +11,9 @@ from torch import nn
 from imgcls import __version__
 from imgcls.errors import UserError, UserFileNotFoundError
 
+from .backbone_file import drop_counters, kind_of
 from .contract import build_contract, check_contract
+from .files import read_checkpoint
 
 
 class ClsCheckpointer(DetectionCheckpointer):
@@ -64,18 +64,9 @@ class ClsCheckpointer(DetectionCheckpointer):
         return super().resume_or_load(path, resume=resume)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        if filename.endswith(".pkl"):
-            raise UserError(f"{self._source} is a pickle, which can run code when it is read; give a .pth file")
-        try:
-            checkpoint = torch.load(filename, map_location="cpu", weights_only=True)
-        # torch raises RuntimeError, EOFError, UnpicklingError, OSError, ... for a damaged file, in no common class.
-        except Exception as error:
-            reason = " ".join(str(error).split())[:120]
-            raise UserError(f"{self._source} is truncated or not a checkpoint of tensors ({reason})") from error
-        if not isinstance(checkpoint, dict):
-            raise UserError(f"{self._source} holds a {type(checkpoint).__name__}, not a checkpoint")
-        if "model" not in checkpoint:
-            checkpoint = {"model": checkpoint}
+        checkpoint = read_checkpoint(filename)
+        if kind_of(checkpoint["model"]) == "detector":
+            raise UserError(f"{self._source} is a detector's checkpoint; a ClsNet takes a classifier's or a backbone's")
         if "imgcls" in checkpoint:
             check_contract(checkpoint["imgcls"]["preprocessing"], self.info["preprocessing"], self._source)
             if _has_head(checkpoint):
@@ -98,12 +89,12 @@ class ClsCheckpointer(DetectionCheckpointer):
         has_head = _has_head(checkpoint)
         incompatible = super()._load_model(checkpoint)
         shapes = {key for key, _, _ in incompatible.incorrect_shapes}  # fvcore calls these missing, too
-        missing = [key for key in _drop_counters(incompatible.missing_keys) if key not in shapes]
+        missing = [key for key in drop_counters(incompatible.missing_keys) if key not in shapes]
         if not has_head:  # a backbone checkpoint: the head stays as it was initialised
             missing = [key for key in missing if not key.startswith("head.")]
         wrong = [f"{key} has shape {found}, the model {wanted}" for key, found, wanted in incompatible.incorrect_shapes]
         wrong += [f"{key} is missing" for key in missing]
-        wrong += [f"{key} is unknown" for key in _drop_counters(incompatible.unexpected_keys)]
+        wrong += [f"{key} is unknown" for key in drop_counters(incompatible.unexpected_keys)]
         if wrong:
             raise UserError(
                 f"{self._source} does not fit the model ({len(wrong)} tensors): {'; '.join(wrong[:3])}"
@@ -127,12 +118,7 @@ def build_info(cfg: CfgNode) -> dict[str, Any]:
 
 def _has_head(checkpoint: dict[str, Any]) -> bool:
     """Whether it is a whole classifier, or a backbone alone."""
-    return any("head." in key for key in checkpoint["model"])
-
-
-def _drop_counters(keys: Iterable[str]) -> list[str]:
-    """BN has a batch counter and FrozenBN none; nothing is computed from it."""
-    return [key for key in keys if not key.endswith("num_batches_tracked")]
+    return kind_of(checkpoint["model"]) == "classifier"
 
 
 def _advice(wrong: list[str]) -> str:

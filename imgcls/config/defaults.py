@@ -14,6 +14,7 @@ def get_cfg() -> CfgNode:
 def add_imgcls_config(cfg: CfgNode) -> None:
     """Adds our keys to ``cfg`` in place; no key of detectron2 is changed. Composes with other adders."""
     _add_mnet(cfg)
+    _add_timm(cfg)
     _add_clsnet(cfg)
     _add_input(cfg)
     # What a picture that cannot be decoded does: "error" stops and names it, "skip" takes the next sample.
@@ -44,6 +45,16 @@ def _add_mnet(cfg: CfgNode) -> None:
     cfg.MODEL.MNET.BN_EPS = 1e-5
     # PyTorch's meaning: the share of the new batch in the running statistics.
     cfg.MODEL.MNET.BN_MOMENTUM = 0.1
+
+
+def _add_timm(cfg: CfgNode) -> None:
+    cfg.MODEL.TIMM = CfgNode()
+    # For build_timm_backbone: any name of timm.list_models(), with or without the .tag of its weights.
+    cfg.MODEL.TIMM.NAME = ""
+    # Features to return, by timm's names for them; [] is all. What comes after the last of them is not built.
+    cfg.MODEL.TIMM.OUT_FEATURES = []
+    # True lets timm download weights; INPUT.FORMAT, PIXEL_MEAN and PIXEL_STD must be theirs.
+    cfg.MODEL.TIMM.PRETRAINED = False
 
 
 def _add_clsnet(cfg: CfgNode) -> None:

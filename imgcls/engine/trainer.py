@@ -14,7 +14,7 @@ from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from detectron2.utils import comm
 from torch import distributed, nn
 
-from imgcls.checkpoint import ClsCheckpointer, build_info
+from imgcls.checkpoint import ClsCheckpointer, DetectorCheckpointer, build_expected, build_info
 from imgcls.data import ClsLoader, build_test_loader, build_train_loader
 from imgcls.evaluation import ImageNetEvaluator, MultiLabelEvaluator
 
@@ -29,10 +29,10 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_checkpointer(cls, cfg: CfgNode, model: nn.Module, **checkpointables: Any) -> DetectionCheckpointer:
-        """For a classifier, one that writes and checks what it takes to use it again."""
+        """One that checks what it loads, and for a classifier writes what it takes to use it again."""
         if is_classifier(cfg):
             return ClsCheckpointer(model, cfg.OUTPUT_DIR, info=build_info(cfg), **checkpointables)
-        return DetectionCheckpointer(model, cfg.OUTPUT_DIR, **checkpointables)
+        return DetectorCheckpointer(model, cfg.OUTPUT_DIR, expected=build_expected(cfg), **checkpointables)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:

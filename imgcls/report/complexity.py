@@ -8,36 +8,44 @@ from detectron2.modeling import build_model
 from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
+from imgcls.checkpoint import find_backbone
+
+# Side of the picture that a detector's backbone and FPN are counted with; heads depend on what is found.
+DETECTOR_SIZE = 512
+
 
 def build_complexity(cfg: CfgNode) -> dict[str, int]:
-    """Builds the classifier on the CPU and runs one picture of its input size through it.
+    """Builds the model on the CPU and runs one picture of its input size through it.
 
     Returns:
-        ``parameters`` (all), ``trunk`` (those of the backbone), ``macs`` (of convolution and linear layers, one
-        picture, as fvcore counts them) and ``input_size`` in pixels.
+        ``parameters`` (all), ``trunk`` (those of the backbone, without FPN), ``macs`` (of convolution and linear
+        layers, one picture, as fvcore counts them; of a detector, those of backbone and FPN) and ``input_size`` in
+        pixels.
     """
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
     model = build_model(cfg).eval()
-    size = cfg.MODEL.CLSNET.INPUT_SIZE
+    classifier = cfg.MODEL.META_ARCHITECTURE == "ClsNet"
+    size = cfg.MODEL.CLSNET.INPUT_SIZE if classifier else DETECTOR_SIZE
     # fvcore warns of every operator that it has no count for; they are not counted on purpose.
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
-    counts = FlopCountAnalysis(_Logits(model), torch.zeros(1, 3, size, size)).by_operator()
+    counts = FlopCountAnalysis(_Traced(model, classifier), torch.zeros(1, 3, size, size)).by_operator()
     return {
         "input_size": size,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "trunk": sum(parameter.numel() for parameter in model.backbone.parameters()),
+        "trunk": sum(parameter.numel() for parameter in find_backbone(model).parameters()),
         "macs": counts["conv"] + counts["linear"],
     }
 
 
-class _Logits(nn.Module):
-    """The part of a ClsNet that fvcore can trace."""
+class _Traced(nn.Module):
+    """The part of a model that fvcore can trace."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, classifier: bool):
         super().__init__()
         self.model = model
+        self.classifier = classifier
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model.logits(images)
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        return self.model.logits(images) if self.classifier else tuple(self.model.backbone(images).values())

@@ -84,6 +84,20 @@ def test_quickstart_only_evaluates_what_is_trained_to_its_end(checkout):
     assert run("bash", "scripts/quickstart.sh", "SEED", "2").stdout.startswith(f"{TRAIN}<SEED><2>\n")
 
 
+def test_transfer_experiment_does_not_repeat_what_is_finished(checkout):
+    root, run = checkout
+    for name in ("pretrain", "handoff-1", "handoff-2", "random-1"):
+        (root / "out" / name).mkdir(parents=True)
+        (root / "out" / name / "last_checkpoint").write_text("model_final.pth")
+    (root / "out" / "handoff-2" / "last_checkpoint").write_text("model_0000899.pth")
+    lines = run("bash", "scripts/transfer_experiment.sh", "out").stdout.splitlines()
+    finished = [line.split(" is finished")[0] for line in lines if " is finished" in line]
+    assert finished == ["out/pretrain", "out/handoff-1", "out/random-1"]
+    trained = [line.rsplit("<", 1)[1] for line in lines if line.startswith("<train_net_builtin.py>")]
+    assert trained == ["out/handoff-2>", "out/random-2>", "out/handoff-3>", "out/random-3>"]
+    assert lines[-1] == "<tools/transfer_report.py><out>"
+
+
 def test_test_script_lints_and_ends_with_pytest(checkout):
     _, run = checkout
     lines = run("bash", "scripts/test.sh", "-k", "a b").stdout.splitlines()

@@ -49,7 +49,7 @@ def test_change_of_a_file_that_decides_sets_up_again(stamp, monkeypatch):
     assert run_stamp(stamp, monkeypatch, "check", "demo") == 0
 
 
-@pytest.mark.parametrize("lost", ["torch", "detectron2", "cv2", "sklearn", "imgcls"])
+@pytest.mark.parametrize("lost", ["torch", "detectron2", "cv2", "sklearn", "skimage", "imgcls"])
 def test_lost_package_sets_up_again(stamp, monkeypatch, lost):
     run_stamp(stamp, monkeypatch, "write", "demo")
     found = stamp.find_spec("imgcls")

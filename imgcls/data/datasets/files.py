@@ -54,16 +54,29 @@ def write_text(path: Path, text: str) -> None:
 def write_once(name: str, write: Callable[[Path], None]) -> Path:
     """The folder ``DETECTRON2_DATASETS/imgcls/<name>``, written by ``write`` if it is not there yet.
 
-    ``write`` fills a temporary folder beside it, which then takes the name in one step: a folder of that
-    name is complete, however many processes write at once and wherever one is killed.
+    However many processes write at once and wherever one is killed, a folder of that name is complete.
 
     Raises:
         UserError: the folder cannot be written.
     """
     target = datasets_root() / "imgcls" / name
-    if target.is_dir():
-        return target
-    temporary = target.with_name(f".{name}-{uuid.uuid4().hex}")
+    if not target.is_dir():
+        write_folder(target, write, "set DETECTRON2_DATASETS to a folder that you can write")
+    return target
+
+
+def write_folder(target: Path, write: Callable[[Path], None], advice: str) -> None:
+    """Lets ``write`` fill a temporary folder beside ``target``, which then takes that name in one step.
+
+    Args:
+        target: not there yet, or an empty folder.
+        write: gets the temporary folder.
+        advice: ends the message when the folder cannot be written.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    temporary = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
     try:
         temporary.mkdir(parents=True)
         write(temporary)
@@ -71,18 +84,15 @@ def write_once(name: str, write: Callable[[Path], None]) -> Path:
     except UserError:
         raise
     except OSError as error:
-        raise UserError(
-            f"{target}: cannot be written ({error.strerror or error}); "
-            "set DETECTRON2_DATASETS to a folder that you can write"
-        ) from error
+        raise UserError(f"{target}: cannot be written ({error.strerror or error}); {advice}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return target
 
 
 def _take_name(temporary: Path, target: Path) -> None:
     try:
         temporary.rename(target)
     except OSError:
-        if not target.is_dir():  # otherwise another process was first, and its folder is as good as ours
+        # A filled folder: another process was first, and what it wrote is as good as ours.
+        if not target.is_dir() or not any(target.iterdir()):
             raise

@@ -6,6 +6,8 @@ from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 
+from imgcls.checkpoint import build_checked
+
 from .blocks import DepthwiseSeparable
 from .mobilenet import MobileNet, Row, build_mobilenet_kwargs
 
@@ -27,4 +29,4 @@ def mobilenet_v1(**kwargs: Any) -> MobileNet:
 @BACKBONE_REGISTRY.register()
 def build_mnetv1_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> MobileNet:
     """MobileNetV1 from ``MODEL.MNET`` and ``MODEL.BACKBONE.FREEZE_AT``, for any detectron2 model."""
-    return mobilenet_v1(in_channels=input_shape.channels, **build_mobilenet_kwargs(cfg))
+    return build_checked(cfg, mobilenet_v1(in_channels=input_shape.channels, **build_mobilenet_kwargs(cfg)))

@@ -7,6 +7,8 @@ from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 
+from imgcls.checkpoint import build_checked
+
 from .blocks import InvertedResidual
 from .mobilenet import MobileNet, Row, build_mobilenet_kwargs
 
@@ -33,4 +35,4 @@ def mobilenet_v2(**kwargs: Any) -> MobileNet:
 @BACKBONE_REGISTRY.register()
 def build_mnetv2_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> MobileNet:
     """MobileNetV2 from ``MODEL.MNET`` and ``MODEL.BACKBONE.FREEZE_AT``, for any detectron2 model."""
-    return mobilenet_v2(in_channels=input_shape.channels, **build_mobilenet_kwargs(cfg))
+    return build_checked(cfg, mobilenet_v2(in_channels=input_shape.channels, **build_mobilenet_kwargs(cfg)))

@@ -1,9 +1,11 @@
+import errno
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
-from imgcls.data.datasets.files import datasets_root, read_text, write_once, write_text
+from imgcls.data.datasets.files import datasets_root, read_text, write_folder, write_once, write_text
 from imgcls.errors import UserError, UserFileNotFoundError
 
 
@@ -113,3 +115,16 @@ def test_write_once_names_the_variable_where_it_cannot_write(tmp_path, monkeypat
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "file"))
     with pytest.raises(UserError, match=r"cannot be written .*set DETECTRON2_DATASETS"):
         write_once("set", lambda folder: None)
+
+
+def test_a_folder_that_did_not_take_its_name_is_no_success(tmp_path, monkeypatch):
+    """An empty folder on another disk: the rename fails, and nobody else has written it either."""
+
+    def fail(self, target):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(Path, "rename", fail)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match=r"out: cannot be written \(.*\); name another"):
+        write_folder(tmp_path / "out", lambda folder: (folder / "a").write_text(""), "name another")
+    assert os.listdir(tmp_path) == ["out"]

@@ -1,0 +1,84 @@
+"""Checkpoint files: read without running code that is in them, written whole or not at all."""
+
+import os
+import pickle
+from typing import Any
+
+import torch
+
+from imgcls.errors import UserError, UserFileNotFoundError
+
+_FLAG = "; the tools read it with --allow-pickle, if you trust its author"
+
+
+def read_checkpoint(path: str, allow_pickle: bool = False) -> dict[str, Any]:
+    """Reads a checkpoint of tensors and plain Python types onto the CPU.
+
+    Args:
+        path: a local file. A bare dict of tensors, and one that has them under ``"state_dict"``, is read, too.
+        allow_pickle: also read a file that holds other objects. Reading such a file can run code that is in it.
+
+    Returns:
+        A dict with the tensors under ``"model"``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: truncated, not a checkpoint, or a pickle and ``allow_pickle`` is off.
+    """
+    if not os.path.isfile(path):
+        raise UserFileNotFoundError(f"{path}: no such checkpoint")
+    if path.endswith(".pkl") and not allow_pickle:
+        raise UserError(f"{path} is a pickle, which can run code when it is read; give a .pth file{_FLAG}")
+    try:
+        checkpoint = _read(path, allow_pickle)
+    # torch raises RuntimeError, EOFError, UnpicklingError, OSError, ... for a damaged file, in no common class.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        if "nsupported global" in reason or "nsupported class" in reason:
+            raise UserError(
+                f"{path} holds Python objects beside tensors, which can run code when they are read{_FLAG}"
+            ) from error
+        raise UserError(f"{path} is truncated or not a checkpoint of tensors ({reason[:120]})") from error
+    if not isinstance(checkpoint, dict):
+        raise UserError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint")
+    if "model" not in checkpoint:
+        entries = checkpoint if "state_dict" in checkpoint else {}
+        checkpoint = {**entries, "model": checkpoint.get("state_dict", checkpoint)}
+    model = checkpoint["model"]
+    if allow_pickle and isinstance(model, dict):  # detectron2's model zoo has arrays
+        checkpoint["model"] = model = {key: torch.as_tensor(value) for key, value in model.items()}
+    if not isinstance(model, dict) or not all(torch.is_tensor(value) for value in model.values()):
+        raise UserError(f"{path}: what it has for a model is not a dict of tensors; it is not a checkpoint")
+    return checkpoint
+
+
+def write_checkpoint(path: str, checkpoint: dict[str, Any]) -> None:
+    """Writes under a temporary name in the same folder, then renames: ``path`` is whole or as it was.
+
+    Raises:
+        ValueError: the file cannot be written.
+    """
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); name another file") from error
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _read(path: str, allow_pickle: bool) -> Any:
+    if path.endswith(".pkl"):
+        with open(path, "rb") as file:
+            return pickle.load(file, encoding="latin1")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        if not allow_pickle:
+            raise
+        return torch.load(path, map_location="cpu", weights_only=False)

@@ -1,0 +1,76 @@
+import os
+import pickle
+
+import pytest
+import torch
+
+from imgcls.checkpoint import read_checkpoint, write_checkpoint
+
+
+class Evil:
+    def __init__(self, mark):
+        self.mark = str(mark)
+
+    def __reduce__(self):
+        return (open, (self.mark, "w"))
+
+
+class Settings:
+    """An object as old projects put into their checkpoints."""
+
+
+@pytest.mark.parametrize("wrap", [lambda t: t, lambda t: {"model": t}, lambda t: {"state_dict": t, "epoch": 3}])
+def test_reads_the_layouts_that_people_use(tmp_path, wrap):
+    tensors = {"a": torch.arange(3.0)}
+    torch.save(wrap(tensors), tmp_path / "a.pth")
+    checkpoint = read_checkpoint(str(tmp_path / "a.pth"))
+    assert torch.equal(checkpoint["model"]["a"], tensors["a"])
+    assert checkpoint.get("epoch", 3) == 3
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone\.pth: no such checkpoint"):
+        read_checkpoint(str(tmp_path / "gone.pth"))
+
+
+@pytest.mark.parametrize("name", ["evil.pth", "evil.pkl"])
+def test_a_pickle_is_refused_by_name_and_does_not_run(tmp_path, name):
+    path, mark = tmp_path / name, tmp_path / "ran"
+    content = {"model": {"a": torch.zeros(1)}, "extra": Evil(mark)}
+    torch.save(content, path) if name.endswith("pth") else path.write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match=r"can run code.*--allow-pickle") as raised:
+        read_checkpoint(str(path))
+    assert not mark.exists() and "\n" not in str(raised.value)
+
+
+def test_the_flag_reads_objects_and_arrays(tmp_path):
+    torch.save({"model": {"a": torch.ones(2)}, "args": Settings()}, tmp_path / "old.pth")
+    assert torch.equal(read_checkpoint(str(tmp_path / "old.pth"), allow_pickle=True)["model"]["a"], torch.ones(2))
+    (tmp_path / "zoo.pkl").write_bytes(pickle.dumps({"model": {"a": torch.ones(2).numpy()}, "__author__": "someone"}))
+    assert torch.equal(read_checkpoint(str(tmp_path / "zoo.pkl"), allow_pickle=True)["model"]["a"], torch.ones(2))
+
+
+@pytest.mark.parametrize("content", [{"model": {"a": 3}}, {"a": torch.ones(1), "b": "text"}, {"model": [1]}])
+def test_what_is_not_a_dict_of_tensors_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "odd.pth")
+    with pytest.raises(ValueError, match=r"odd\.pth.*not a dict of tensors"):
+        read_checkpoint(str(tmp_path / "odd.pth"))
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "a.pth"
+    write_checkpoint(str(path), {"model": {"a": torch.zeros(1)}})
+    before = path.read_bytes()
+
+    def fail(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(ValueError, match=r"a\.pth: cannot be written \(No space left on device\)"):
+        write_checkpoint(str(path), {"model": {"a": torch.ones(1)}})
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match="cannot be written"):
+        write_checkpoint(str(tmp_path / "gone" / "a.pth"), {"model": {}})

@@ -1,0 +1,68 @@
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from imgcls.data.datasets import fashion_mnist
+
+pytest.importorskip("sklearn")
+
+TOOL = Path(__file__).parents[2] / "tools" / "make_detection_canvas.py"
+SMALL = ("--train", "3", "--test", "2", "--size", "64")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return tmp_path_factory.mktemp("canvas tool")
+
+
+@pytest.fixture
+def tool(monkeypatch, capfd, shared):
+    """Runs the tool; exit code, stdout, stderr."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(shared))
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", shared / "debian")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
+        code = 0
+        try:
+            runpy.run_path(str(TOOL), run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capfd.readouterr()
+
+    return run
+
+
+def test_writes_the_registered_set_and_says_which_items(tool, shared):
+    from detectron2.data import DatasetCatalog
+
+    code, out, err = tool(*SMALL)
+    assert code == 0
+    assert out.splitlines() == ["items: digits", f"{shared / 'canvas'}: 3 train and 2 test pictures written"]
+    assert "3/3" in err and "2/2" in err
+    assert len(DatasetCatalog.get("canvas_train")) == 3
+    assert len(DatasetCatalog.get("canvas_test")) == 2
+
+    code, out, _ = tool(*SMALL)
+    assert code == 0
+    assert out.splitlines()[-1] == f"{shared / 'canvas'}: 3 train and 2 test pictures are there already"
+
+
+def test_arguments_arrive(tool, tmp_path):
+    code, out, _ = tool(tmp_path / "mine", "--items", "digits", *SMALL, "--seed", "9")
+    assert (code, out.splitlines()[0]) == (0, "items: digits")
+    note = json.loads((tmp_path / "mine" / "canvas.json").read_text())
+    assert (note["items"], note["train"], note["test"], note["size"], note["seed"]) == ("digits", 3, 2, 64, 9)
+
+
+def test_a_users_mistake_is_one_line_and_exit_code_2(tool, tmp_path):
+    (tmp_path / "mine").write_text("")
+    code, _, err = tool(tmp_path, *SMALL)
+    assert code == 2
+    assert err.startswith("error: ") and "is not empty" in err and len(err.splitlines()) == 1
+    code, _, err = tool(tmp_path / "new", "--items", "fashion_mnist", *SMALL)
+    assert code == 2
+    assert err.startswith("error: Fashion-MNIST is neither in") and len(err.splitlines()) == 1
