@@ -11,8 +11,8 @@ from imgcls.errors import UserError
 
 from .backbone_file import drop_counters
 
-# A name up to the stage: "stages.mob5", "res5", "net.blocks.4", "net.layer4".
-_STAGE = re.compile(r"(net\.)?((stages|blocks|features)\.)?[^.]+")
+# A name up to the stage: "stages.mob5", "res5", "net.blocks.4", "net.model.blocks.4", "net.layer4".
+_STAGE = re.compile(r"(net\.)?(model\.)?((stages|blocks|features)\.)?[^.]+")
 
 
 @dataclass(frozen=True)

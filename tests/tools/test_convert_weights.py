@@ -2,7 +2,6 @@
 
 import argparse
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -117,13 +116,3 @@ def test_pickle_needs_the_flag(vision, run, tmp_path):
     assert not (tmp_path / "out.pth").exists()
     assert run(*arguments, "--allow-pickle")[0] == 0
     assert torch.load(tmp_path / "out.pth", weights_only=True)["model"]
-
-
-def test_runs_as_a_command(tmp_path):
-    """In a new process, where nothing but the script has imported imgcls."""
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--source", "timm", tmp_path / "gone.pth", tmp_path / "out.pth"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: ")
