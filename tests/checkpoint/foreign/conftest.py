@@ -1,0 +1,97 @@
+"""How a converted file is held against the network that its weights are from."""
+
+import pytest
+import torch
+import yaml
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import nn
+
+from imgcls.config import check_cfg, get_cfg
+
+STAGES = ["mob2", "mob3", "mob4", "mob5"]
+
+
+@pytest.fixture
+def raw():
+    """Two RGB pictures, 0-255, one darker than the other."""
+    pictures = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    pictures[1] //= 2
+    return pictures
+
+
+def settle(net, pictures):
+    """Makes every norm's scale, shift and statistics its own, as training does; the statistics fit the data.
+
+    A mean scale below 1 keeps a random network from being chaotic: rounding would grow a hundredfold on the way.
+    """
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        net.train()(pictures)
+        for norm in norms:
+            norm.running_mean += 0.1 * torch.randn_like(norm.running_mean) * norm.running_var.sqrt()
+            norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.7, 1.3)
+    for norm in norms:
+        nn.init.uniform_(norm.weight, 0.4, 1.2)
+        nn.init.normal_(norm.bias, std=0.3)
+    linear = [module for module in net.modules() if isinstance(module, nn.Linear)][-1]
+    nn.init.normal_(linear.weight, std=0.02)
+    nn.init.normal_(linear.bias)
+    return net.eval()
+
+
+def build(converted):
+    """The ``ClsNet`` that the file's own config builds, with all four features, and its config."""
+    cfg = get_cfg()
+    cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(converted["imgcls"]["cfg"])))
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "MODEL.MNET.OUT_FEATURES", STAGES])
+    check_cfg(cfg)
+    model = build_model(cfg).eval()
+    keys = model.load_state_dict(converted["model"], strict=False)
+    assert keys.unexpected_keys == [] and all(key.endswith("num_batches_tracked") for key in keys.missing_keys)
+    return model, cfg
+
+
+def check_same(net, features, normalise, converted, raw, rounding=1e-5):
+    """Logits from raw pictures, and all four features, against the source's network with its own normalisation."""
+    model, cfg = build(converted)
+    images = raw if cfg.INPUT.FORMAT == "RGB" else raw.flip(1)
+    prepared = normalise(raw.float())
+    with torch.no_grad():
+        wanted = net(prepared)
+        assert wanted.std() > 0.1 and (wanted[0] - wanted[1]).abs().max() > 0.01  # they depend on the picture
+        torch.testing.assert_close(model.logits(images), wanted, rtol=rounding, atol=rounding)
+        found = model.backbone((images - model.pixel_mean) / model.pixel_std)
+        for name, feature in zip(STAGES, features(prepared), strict=True):
+            torch.testing.assert_close(found[name], feature, rtol=rounding, atol=rounding)
+    return cfg
+
+
+def check_complete(state, converted, beside=()):
+    """Each tensor of the source is in the converted file once, and nothing else is."""
+    used = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    pointers = [value.data_ptr() for name, value in used.items() if name not in beside]
+    assert sorted(value.data_ptr() for value in converted["model"].values()) == sorted(pointers)
+    assert all(key.startswith(("backbone.stages.", "head.")) for key in converted["model"])
+
+
+@pytest.fixture(name="settle")
+def settle_fixture():
+    return settle
+
+
+@pytest.fixture(name="build")
+def build_fixture():
+    return build
+
+
+@pytest.fixture(name="check_same")
+def check_same_fixture():
+    return check_same
+
+
+@pytest.fixture(name="check_complete")
+def check_complete_fixture():
+    return check_complete
