@@ -49,7 +49,8 @@ class Trainer(DefaultTrainer):
         """By the head for a classifier; COCO's for a detector."""
         folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
         if not is_classifier(cfg):
-            return COCOEvaluator(dataset_name, output_dir=folder)
+            # pycocotools itself: detectron2's faster copy needs its compiled extension.
+            return COCOEvaluator(dataset_name, output_dir=folder, use_fast_impl=False)
         if len(cfg.DATASETS.TEST) > 1:
             folder = os.path.join(folder, re.sub(r"[^\w.-]+", "_", dataset_name))
         classes = MetadataCatalog.get(dataset_name).classes
