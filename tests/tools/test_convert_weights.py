@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch as files
+import timm
 import torch
 import yaml
 from torchvision.models import mobilenet_v2, resnet18
@@ -52,7 +54,6 @@ def test_prints_the_count_and_the_config_that_is_in_the_file(vision, run, tmp_pa
 
 
 def test_safetensors(run, tmp_path):
-    timm, files = pytest.importorskip("timm"), pytest.importorskip("safetensors.torch")
     net = timm.create_model("mobilenetv1_100", num_classes=3)
     files.save_file(net.state_dict(), tmp_path / "timm.safetensors")
     code, printed, _ = run("--source", "timm", tmp_path / "timm.safetensors", tmp_path / "out.pth")
@@ -76,7 +77,7 @@ def test_truncated_file(run, tmp_path, name, share):
     if name.endswith("pth"):
         torch.save({"a": torch.zeros(1000)}, path)
     else:
-        pytest.importorskip("safetensors.torch").save_file({"a": torch.zeros(1000)}, path)
+        files.save_file({"a": torch.zeros(1000)}, path)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     code, _, error = run("--source", "timm", path, tmp_path / "out.pth")

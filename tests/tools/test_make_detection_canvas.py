@@ -7,8 +7,6 @@ import pytest
 
 from imgcls.data.datasets import fashion_mnist
 
-pytest.importorskip("sklearn")
-
 TOOL = Path(__file__).parents[2] / "tools" / "make_detection_canvas.py"
 SMALL = ("--train", "3", "--test", "2", "--size", "64")
 

@@ -1,10 +1,9 @@
 """Random weights of timm's networks, converted: the same logits and features from the same pictures."""
 
 import pytest
+import timm
 
 from imgcls.checkpoint.foreign import convert
-
-timm = pytest.importorskip("timm")
 
 
 @pytest.mark.parametrize(("name", "width"), [("mobilenetv1_100", 1.0), ("mobilenetv1_125", 1.25)])

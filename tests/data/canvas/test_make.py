@@ -10,8 +10,6 @@ from imgcls.data.canvas import make, make_canvas
 from imgcls.data.datasets import get_dataset
 from imgcls.errors import UserError
 
-pytest.importorskip("sklearn")
-
 SMALL = {"items": "digits", "train": 6, "test": 3, "size": 96}
 SPLITS = {"train": 6, "test": 3}
 

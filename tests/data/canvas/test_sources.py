@@ -25,7 +25,6 @@ def install(monkeypatch, folder, *packages):
 @pytest.mark.parametrize("index", range(len(PHOTOGRAPHS)))
 def test_the_installed_photographs(monkeypatch, index):
     """Large enough, none in both splits, and colour in each."""
-    pytest.importorskip(PHOTOGRAPHS[index][0])
     monkeypatch.setattr(sources, "PHOTOGRAPHS", PHOTOGRAPHS[index : index + 1])
     found = find_photographs()
     assert set(found) == {"train", "test"}

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from imgcls.data.datasets import digits, get_dataset
 from imgcls.errors import UserError
-
-load_digits = pytest.importorskip("sklearn.datasets").load_digits
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 import sys
 
 import pytest
+import timm
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import FPN, build_backbone, build_model
@@ -8,8 +9,6 @@ from detectron2.modeling import FPN, build_backbone, build_model
 from imgcls.checkpoint import build_contract, write_checkpoint
 from imgcls.config import get_cfg
 from imgcls.modeling.backbone.timm_backbone import TimmBackbone
-
-timm = pytest.importorskip("timm")
 
 # For each network its features, and beside each what is computed from the one before it, stem included.
 STAGES = {
