@@ -2,7 +2,7 @@
 
 import argparse
 
-from imgcls.checkpoint.files import write_checkpoint
+from imgcls.checkpoint import write_checkpoint
 from imgcls.checkpoint.foreign import SOURCES, convert, read_weights
 from imgcls.errors import UserError, exit_on_user_error
 

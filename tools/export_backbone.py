@@ -11,7 +11,7 @@ import sys
 import imgcls  # noqa: F401  (registers the backbones)
 from imgcls.checkpoint import HandoffError, export_backbone
 from imgcls.config import check_cfg, load_cfg
-from imgcls.errors import exit_on_user_error
+from imgcls.errors import UserError, exit_on_user_error
 
 
 def main() -> None:
@@ -26,6 +26,10 @@ def main() -> None:
     # detectron2 warns at length of FPN and heads, which no classifier has; the comparison says what counts.
     logging.getLogger("fvcore.common.checkpoint").setLevel(logging.ERROR)
     with exit_on_user_error():
+        if args.opts and not args.verify:
+            raise UserError(
+                f"{' '.join(args.opts)}: changes to a detector's config, and none is named; add --verify CONFIG"
+            )
         cfg = load_cfg(args.verify, args.opts) if args.verify else None
         if cfg:
             check_cfg(cfg)

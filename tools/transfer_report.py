@@ -4,6 +4,7 @@
 import argparse
 from pathlib import Path
 
+from imgcls.data.datasets.files import write_text
 from imgcls.errors import exit_on_user_error
 from imgcls.report.transfer import draw_detections, read_scores, table_rows
 
@@ -15,7 +16,7 @@ def main() -> None:
     folder = parser.parse_args().folder
     with exit_on_user_error():
         rows = table_rows(read_scores(folder))
-        (folder / "table.md").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        write_text(folder / "table.md", "\n".join(rows) + "\n")
         print(*rows, sep="\n")
         print(draw_detections(folder, folder / "detections.png"))
 

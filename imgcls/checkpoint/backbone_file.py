@@ -16,9 +16,9 @@ _DETECTOR = ("backbone.bottom_up.", "backbone.fpn_", "proposal_generator.", "roi
 def kind_of(state: Mapping[str, Tensor]) -> str:
     """What a state dict is by its names: ``"detector"``, ``"classifier"``, or else ``"backbone"``."""
     names = list(unwrap(state))
-    if any(name.startswith(_DETECTOR) for name in names):
-        return "detector"
-    return "classifier" if any(name.startswith("head.") for name in names) else "backbone"
+    if any(name.startswith("head.linear.") for name in names):  # its backbone may have an FPN
+        return "classifier"
+    return "detector" if any(name.startswith(_DETECTOR) for name in names) else "backbone"
 
 
 def drop_counters(names: Iterable[str]) -> list[str]:

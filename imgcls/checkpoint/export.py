@@ -1,6 +1,7 @@
 """From a classifier's checkpoint to a backbone's, tried out in a detector before it is kept."""
 
 import os
+import tempfile
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
@@ -27,20 +28,18 @@ def export_backbone(source: str, target: str, verify: CfgNode | None = None, all
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a source that holds no classifier; a detector that it does not fit (``HandoffError``).
+        ValueError: a source that holds no classifier; a detector that it does not fit (``HandoffError``); a target that
+            cannot be written.
     """
     checkpoint = extract_backbone(read_checkpoint(source, allow_pickle), source)
     if not verify:
         write_checkpoint(target, checkpoint)
         return f"{len(checkpoint['model'])} backbone tensors written, classifier dropped"
-    unproved = f"{target}.{os.getpid()}.unproved.pth"
-    try:
+    with tempfile.TemporaryDirectory() as folder:
+        unproved = os.path.join(folder, "backbone.pth")
         write_checkpoint(unproved, checkpoint)
         report = verify_backbone(unproved, verify, named=target)
-        os.replace(unproved, target)
-    finally:
-        if os.path.exists(unproved):
-            os.unlink(unproved)
+    write_checkpoint(target, checkpoint)
     return f"{report.summary()}, classifier dropped"
 
 

@@ -34,8 +34,8 @@ def load_backbone(model: nn.Module, path: str, cfg: CfgNode | None = None) -> Lo
     Args:
         model: a detector of detectron2 with or without FPN, a ``ClsNet``, or a backbone alone.
         path: a backbone checkpoint, of ``tools/export_backbone.py``.
-        cfg: the model's config. The preprocessing of the file is compared with it, or without it with what the model
-            itself says.
+        cfg: the model's config. Preprocessing, activation, strides and the like are compared with it; without it only
+            the means, deviations and channel order that the model itself has.
 
     Returns:
         Which tensors were loaded, after a comparison bit by bit.

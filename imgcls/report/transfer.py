@@ -7,20 +7,19 @@ from statistics import mean, stdev
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
-from PIL import Image
 
-from imgcls.data.decode import read_image
 from imgcls.errors import UserError, UserFileNotFoundError
 
-from .figure import GREEN, GREY, RED, new_figure, save
+from .curves import read_history
+from .detections import draw_picture, drop_covered_labels
+from .figure import new_figure, save
 
 ARMS = {"handoff": "handed-over backbone", "random": "random weights"}
 METRICS = ("AP", "AP50")
 _COLUMNS, _ROWS = 4, 2
 # Boxes that are less sure than this would cover the picture.
 _SCORE = 0.3
+_ADVICE = "run scripts/transfer_experiment.sh to its end"
 
 
 def read_scores(folder: Path) -> dict[str, dict[str, list[float]]]:
@@ -29,14 +28,15 @@ def read_scores(folder: Path) -> dict[str, dict[str, list[float]]]:
     Raises:
         ValueError: a run is missing, has no result, or the two arms have other seeds.
     """
-    seeds = {arm: sorted(int(run.name.rpartition("-")[2]) for run in folder.glob(f"{arm}-*")) for arm in ARMS}
+    runs = {arm: _find_runs(folder, arm) for arm in ARMS}
+    seeds = {arm: list(runs[arm]) for arm in ARMS}
     if not seeds["handoff"] or seeds["handoff"] != seeds["random"]:
         raise UserError(
             f"{folder} has runs handoff-{seeds['handoff']} and random-{seeds['random']}; "
-            "the same seeds of both are wanted: run scripts/transfer_experiment.sh to its end"
+            f"the same seeds of both are wanted: {_ADVICE}"
         )
-    scores = {arm: [_last_result(folder / f"{arm}-{seed}" / "metrics.json") for seed in seeds[arm]] for arm in ARMS}
-    return {arm: {metric: [_score(run, metric) for run in runs] for metric in METRICS} for arm, runs in scores.items()}
+    results = {arm: [_last_result(run / "metrics.json") for run in runs[arm].values()] for arm in ARMS}
+    return {arm: {metric: [_score(run, metric) for run in results[arm]] for metric in METRICS} for arm in ARMS}
 
 
 def table_rows(scores: dict[str, dict[str, list[float]]]) -> list[str]:
@@ -49,67 +49,40 @@ def table_rows(scores: dict[str, dict[str, list[float]]]) -> list[str]:
 
 
 def draw_detections(folder: Path, path: Path) -> Path:
-    """Draws the first test canvases with what each arm found (first seed): true boxes grey, right ones green.
-
-    A detection is right where its class and, at an IoU of 0.5, its place are.
+    """Draws the first test canvases with what each arm's first seed found.
 
     Args:
-        folder: of the experiment.
+        folder: of the experiment, as ``read_scores`` takes it.
         path: the PNG to write.
+
+    Raises:
+        ValueError: the canvases or the detections on them are not there.
     """
     records = DatasetCatalog.get("canvas_test")[: _COLUMNS * _ROWS]
     names = MetadataCatalog.get("canvas_test").thing_classes
-    figure = new_figure(2.6 * _COLUMNS, 0.8 + 2.9 * _ROWS * len(ARMS))
+    figure = new_figure(2.6 * _COLUMNS, 0.6 + 2.8 * _ROWS * len(ARMS))
     for part, arm in zip(figure.subfigures(len(ARMS), 1), ARMS, strict=True):
-        run = min(folder.glob(f"{arm}-*"), key=lambda run: int(run.name.rpartition("-")[2]))
+        run, *_ = _find_runs(folder, arm).values()
         found = _read_detections(run / "inference" / "coco_instances_results.json")
         part.suptitle(f"{ARMS[arm]}: grey what is there, green found, red wrong")
         for axes in part.subplots(_ROWS, _COLUMNS).flat:
             axes.set_axis_off()
         for axes, record in zip(part.axes, records, strict=False):
-            _draw_canvas(axes, record, found.get(record["image_id"], []), names)
+            draw_picture(axes, record, found.get(record["image_id"], []), names)
+    drop_covered_labels(figure)
     return save(figure, path)
 
 
-def _draw_canvas(axes: Axes, record: dict[str, Any], found: list[dict[str, Any]], names: list[str]) -> None:
-    axes.imshow(Image.fromarray(read_image(record["file_name"], "RGB")))
-    for truth in record["annotations"]:
-        _draw_box(axes, truth["bbox"], GREY, "")
-    for box in found:
-        label = box["category_id"] - 1  # COCO's ids start at 1
-        right = any(
-            label == truth["category_id"] and _iou(box["bbox"], truth["bbox"]) >= 0.5 for truth in record["annotations"]
-        )
-        _draw_box(axes, box["bbox"], GREEN if right else RED, f"{names[label]} {100 * box['score']:.0f} %")
-
-
-def _draw_box(axes: Axes, box: list[float], colour: str, text: str) -> None:
-    left, top, width, height = box
-    axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=colour, linewidth=1.2 if text else 2.4))
-    if text:
-        axes.text(left, top - 2, text, fontsize=6, color="white", backgroundcolor=colour)
-
-
-def _iou(one: list[float], other: list[float]) -> float:
-    """Of two boxes ``(left, top, width, height)``."""
-    sides = [max(0.0, min(one[i] + one[i + 2], other[i] + other[i + 2]) - max(one[i], other[i])) for i in (0, 1)]
-    both = sides[0] * sides[1]
-    return both / (one[2] * one[3] + other[2] * other[3] - both)
-
-
-def _read_detections(path: Path) -> dict[int, list[dict[str, Any]]]:
-    by_image: dict[int, list[dict[str, Any]]] = {}
-    for box in json.loads(_read(path)):
-        if box["score"] >= _SCORE:
-            by_image.setdefault(box["image_id"], []).append(box)
-    return by_image
+def _find_runs(folder: Path, arm: str) -> dict[int, Path]:
+    """The folders of an arm's runs that have begun, by their seed."""
+    runs = {path.parent.name.removeprefix(f"{arm}-"): path.parent for path in folder.glob(f"{arm}-*/metrics.json")}
+    return dict(sorted((int(seed), run) for seed, run in runs.items() if seed.isdecimal()))
 
 
 def _last_result(path: Path) -> dict[str, float]:
-    lines = [json.loads(line) for line in _read(path).splitlines()]
-    results = [line for line in lines if "bbox/AP" in line]
+    results = [scalars for scalars in read_history(path).values() if "bbox/AP" in scalars]
     if not results:
-        raise UserError(f"{path}: has no result of an evaluation; run scripts/transfer_experiment.sh to its end")
+        raise UserError(f"{path}: has no result of an evaluation; {_ADVICE}")
     return results[-1]
 
 
@@ -119,11 +92,14 @@ def _score(result: dict[str, float], name: str) -> float:
     return 0.0 if math.isnan(value) else value
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserFileNotFoundError(f"{path} is not there; run scripts/transfer_experiment.sh to its end") from None
+def _read_detections(path: Path) -> dict[int, list[dict[str, Any]]]:
+    if not path.is_file():
+        raise UserFileNotFoundError(f"{path} is not there; {_ADVICE}")
+    by_image: dict[int, list[dict[str, Any]]] = {}
+    for box in json.loads(path.read_text(encoding="utf-8")):
+        if box["score"] >= _SCORE:
+            by_image.setdefault(box["image_id"], []).append(box)
+    return by_image
 
 
 def _spread(values: list[float]) -> str:

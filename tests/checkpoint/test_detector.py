@@ -25,7 +25,7 @@ def files(tmp_path):
     return tmp_path
 
 
-def checkpointer(*changes):
+def checkpointer(*changes, folder="", **checkpointables):
     cfg = get_cfg()
     cfg.merge_from_list(
         ["MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.DEVICE", "cpu", "MODEL.RESNETS.DEPTH", 18,
@@ -33,7 +33,7 @@ def checkpointer(*changes):
          "MODEL.RESNETS.OUT_FEATURES", ["res3", "res4", "res5"], "MODEL.FPN.IN_FEATURES", ["res3", "res4", "res5"],
          *changes]
     )  # fmt: skip
-    return DetectorCheckpointer(build_model(cfg), "", expected=build_expected(cfg))
+    return DetectorCheckpointer(build_model(cfg), str(folder), expected=build_expected(cfg), keep=1, **checkpointables)
 
 
 def test_the_count_of_loaded_tensors_is_one_line_of_the_log(files, caplog):
@@ -81,3 +81,41 @@ def test_bad_files(files):
     for name, message in (("short.pth", "truncated"), ("zoo.pkl", "pickle"), ("gone.pth", "no such checkpoint")):
         with pytest.raises(ValueError, match=message):
             checkpointer().load(str(files / name))
+
+
+def test_a_detectors_run_goes_on_or_is_told_why_not(tmp_path):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    source = checkpointer(folder=tmp_path, optimizer=optimizer)
+    with pytest.raises(FileNotFoundError, match="nothing to resume"):
+        source.resume_or_load("", resume=True)
+    for iteration in (9, 19):
+        source.save(f"model_{iteration:07d}", iteration=iteration)
+    assert [path.name for path in tmp_path.glob("*.pth")] == ["model_0000019.pth"]
+    assert "imgcls" not in torch.load(tmp_path / "model_0000019.pth")
+    target = checkpointer(folder=tmp_path, optimizer=torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=3.0))
+    assert target.resume_or_load("", resume=True)["iteration"] == 19
+    assert target.checkpointables["optimizer"].param_groups[0]["lr"] == 0.1
+    there = source.model.state_dict()
+    assert all(torch.equal(value, there[key]) for key, value in target.model.state_dict().items())
+
+
+def test_a_backbone_is_nothing_to_resume_from(files):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    with pytest.raises(ValueError, match=r"backbone\.pth has no 'optimizer', 'iteration'.*set MODEL\.WEIGHTS"):
+        checkpointer(optimizer=optimizer).resume_from(str(files / "backbone.pth"))
+
+
+def test_another_detector_may_have_other_classes_but_no_other_backbone(files):
+    path = str(files / "detector.pth")
+    torch.save({"model": checkpointer().model.state_dict()}, path)
+    checkpointer("MODEL.RETINANET.NUM_CLASSES", 3).load(path)
+    with pytest.raises(ValueError, match=r"detector\.pth does not fit the model's backbone: 2 of 21 convolutions have"):
+        checkpointer("MODEL.RESNETS.STEM_OUT_CHANNELS", 32).load(path)
+
+
+def test_a_file_of_which_nothing_fits_is_refused(files):
+    torch.save({"conv_stem.weight": torch.zeros(1)}, files / "other.pth")
+    with pytest.raises(
+        ValueError, match=r"other\.pth does not fit the model's backbone: it has none of it.*convert_weights"
+    ):
+        checkpointer().load(str(files / "other.pth"))

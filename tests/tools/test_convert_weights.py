@@ -1,9 +1,8 @@
 """tools/convert_weights.py on files of the installed torchvision and timm."""
 
 import argparse
-import runpy
 import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 import safetensors.torch as files
@@ -12,23 +11,10 @@ import torch
 import yaml
 from torchvision.models import mobilenet_v2, resnet18
 
-SCRIPT = str(Path(__file__).parents[2] / "tools" / "convert_weights.py")
-
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs the command and gives its exit code, stdout and stderr."""
-
-    def run_command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [SCRIPT, *map(str, arguments)])
-        try:
-            runpy.run_path(SCRIPT, run_name="__main__")
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        return (code, *capsys.readouterr())
-
-    return run_command
+def run(run_tool):
+    return partial(run_tool, "convert_weights.py")
 
 
 @pytest.fixture

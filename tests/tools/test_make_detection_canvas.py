@@ -1,13 +1,13 @@
+"""tools/make_detection_canvas.py: the registered set, and mistakes."""
+
 import json
-import runpy
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
+from detectron2.data import DatasetCatalog
 
 from imgcls.data.datasets import fashion_mnist
 
-TOOL = Path(__file__).parents[2] / "tools" / "make_detection_canvas.py"
 SMALL = ("--train", "3", "--test", "2", "--size", "64")
 
 
@@ -17,26 +17,13 @@ def shared(tmp_path_factory):
 
 
 @pytest.fixture
-def tool(monkeypatch, capfd, shared):
-    """Runs the tool; exit code, stdout, stderr."""
+def tool(monkeypatch, run_tool, shared):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(shared))
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", shared / "debian")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
-        code = 0
-        try:
-            runpy.run_path(str(TOOL), run_name="__main__")
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capfd.readouterr()
-
-    return run
+    return partial(run_tool, "make_detection_canvas.py")
 
 
 def test_writes_the_registered_set_and_says_which_items(tool, shared):
-    from detectron2.data import DatasetCatalog
-
     code, out, err = tool(*SMALL)
     assert code == 0
     assert out.splitlines() == ["items: digits", f"{shared / 'canvas'}: 3 train and 2 test pictures written"]

@@ -1,8 +1,7 @@
 """tools/report.py on the files of the real evaluators."""
 
 import json
-import runpy
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,20 +35,8 @@ def finish_run(output_dir: Path, multi_label: bool, inference: str = "inference"
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs the command and gives its exit code, stdout and stderr."""
-    script = str(Path(__file__).parents[2] / "tools" / "report.py")
-
-    def run_command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [script, *arguments])
-        try:
-            runpy.run_path(script, run_name="__main__")
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        return (code, *capsys.readouterr())
-
-    return run_command
+def run(run_tool):
+    return partial(run_tool, "report.py")
 
 
 def test_command_prints_table_and_paths(tmp_path, run):

@@ -33,8 +33,10 @@ def convert(source: str, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
         input; the preprocessing contract is the source's.
 
     Raises:
-        ValueError: a tensor is missing, left over or of another shape.
+        ValueError: an unknown source; a tensor is missing, left over or of another shape.
     """
+    if source not in _READERS:
+        raise UserError(f"source is {source!r}; allowed: {', '.join(SOURCES)}")
     prefix = "module." if all(name.startswith("module.") for name in checkpoint["model"]) else ""
     state = {
         name.removeprefix(prefix): tensor

@@ -74,5 +74,5 @@ def _read_buffer(state: Mapping[str, Tensor], name: str, default: list[float]) -
         return default
     values = [round(value, 4) for value in state[name].flatten().tolist()]
     if len(values) != 3:
-        raise UserError(f"{name} has {len(values)} values, a file of the 2020 project has 3; only colour is converted")
+        raise UserError(f"not of colour pictures, which alone can be converted: {name} has {len(values)} values, not 3")
     return values

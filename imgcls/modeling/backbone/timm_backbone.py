@@ -1,20 +1,18 @@
 """Any network of timm that offers features, as a detectron2 backbone."""
 
-import difflib
 from collections.abc import Mapping, Sequence
-from types import ModuleType
-from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
-from torch import Tensor, nn
+from torch import Tensor
 
 from imgcls.checkpoint import build_checked, build_contract, check_contract
 from imgcls.errors import UserError
 
 from .timm_freeze import trim_and_freeze
+from .timm_network import check_name, create_network, find_features
 
 
 class TimmBackbone(Backbone):
@@ -44,9 +42,8 @@ class TimmBackbone(Backbone):
         freeze_at: int = 0,
     ):
         super().__init__()
-        timm = _import_timm()
-        _check_name(timm, name, pretrained)
-        offered = _offered(timm, name, in_channels)
+        check_name(name, pretrained)
+        offered = find_features(name, in_channels)
         _check_features(name, out_features, offered, freeze_at)
         self.name = name
         self._out_features = [feature for feature in offered if feature in (out_features or offered)]
@@ -54,7 +51,7 @@ class TimmBackbone(Backbone):
         last_frozen = list(offered)[freeze_at - 1 : freeze_at]
         self._given = [feature for feature in offered if feature in (*self._out_features, *last_frozen)]
         indices = tuple(offered[feature] for feature in self._given)
-        self.net = _create(timm, name, in_chans=in_channels, pretrained=pretrained, out_indices=indices)
+        self.net = create_network(name, in_chans=in_channels, pretrained=pretrained, out_indices=indices)
         info = self.net.feature_info
         self._out_feature_channels = dict(zip(self._given, info.channels(), strict=True))
         self._out_feature_strides = dict(zip(self._given, info.reduction(), strict=True))
@@ -132,52 +129,6 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
         contract = {f"pixel_{name}": [round(255 * value, 4) for value in theirs[name]] for name in ("mean", "std")}
         check_contract({"format": "RGB", **contract}, build_contract(cfg), f"timm's {ours.NAME}")
     return build_checked(cfg, backbone)
-
-
-def _import_timm() -> ModuleType:
-    try:
-        import timm
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f'MODEL.BACKBONE.NAME is one of timm, and {error.name} is not installed: pip install -e ".[timm]"'
-        ) from error
-    return timm
-
-
-def _create(timm: ModuleType, name: str, **kwargs: Any) -> nn.Module:
-    try:
-        # For transformers, most of which else take pictures of one size only.
-        return timm.create_model(name, features_only=True, dynamic_img_size=True, **kwargs)
-    except TypeError:  # the other networks know no such argument
-        return timm.create_model(name, features_only=True, **kwargs)
-
-
-def _offered(timm: ModuleType, name: str, in_channels: int) -> dict[str, int]:
-    """All features of a network in forward order, with timm's index; only a built network knows them."""
-    try:
-        info = _create(timm, name, in_chans=in_channels).feature_info
-    except Exception as error:  # each family of networks refuses in its own way
-        raise UserError(
-            f"MODEL.TIMM.NAME is {name!r}, which timm cannot build with features ({type(error).__name__}: {error}); "
-            "allowed: a network that timm.create_model(name, features_only=True) builds"
-        ) from error
-    names = [row["module"] for row in info.info]
-    # A few networks have a feature without a name, which cannot be had, or two of the same name.
-    unique = [f"{name}.{index}" if names.count(name) > 1 else name for index, name in enumerate(names)]
-    return {unique[index]: index for index, name in enumerate(names) if name}
-
-
-def _check_name(timm: ModuleType, name: str, pretrained: bool) -> None:
-    known = {*timm.list_models(), *timm.list_models(include_tags=True)}
-    if name not in known:
-        near = difflib.get_close_matches(name, sorted(known), n=3)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise UserError(f"MODEL.TIMM.NAME is {name!r}; {hint}allowed: one of timm.list_models(), such as 'resnet18'")
-    if pretrained and not timm.is_model_pretrained(name):
-        raise UserError(
-            f"MODEL.TIMM.PRETRAINED is True, and timm has no weights of {name}; "
-            "allowed: False, or a MODEL.TIMM.NAME of timm.list_pretrained()"
-        )
 
 
 def _check_features(name: str, out_features: Sequence[str], offered: Mapping[str, int], freeze_at: int) -> None:

@@ -70,3 +70,8 @@ def test_another_network(source):
 def test_an_empty_file():
     with pytest.raises(ValueError, match=r"not weights of timm's mobilenetv1_100.*: 137 missing"):
         convert("timm", {"model": {}})
+
+
+def test_an_unknown_source():
+    with pytest.raises(ValueError, match="source is 'keras'; allowed: timm, torchvision, upstream"):
+        convert("keras", {"model": {}})

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from imgcls.checkpoint import export_backbone, read_checkpoint
 from imgcls.checkpoint.foreign import convert, is_upstream
+from imgcls.config import load_cfg
 
 # Of the 2020 project: channels, blocks and stride of each row, and the blocks that end a stage, by version.
 ROWS = {
@@ -132,5 +134,36 @@ def test_channels_that_are_no_multiples_of_8():
 
 def test_on_grey_pictures():
     state = Net2020(1, 0.25, mean=(103.53,), std=(1.0,)).state_dict()
-    with pytest.raises(ValueError, match="pixel_mean has 1 values"):
+    with pytest.raises(ValueError, match=r"^not of colour pictures.*pixel_mean has 1 values"):
         convert("upstream", {"model": state})
+
+
+def detector(request, *changes):
+    path = request.config.rootpath / "configs/COCO-Detection/retinanet_mnetv1_025_FPN_1x.yaml"
+    return load_cfg(str(path), ["MODEL.DEVICE", "cpu", "MODEL.MNET.ACTIVATION", "leaky_relu", *changes])
+
+
+def test_its_file_is_exported_for_a_detector(request, tmp_path):
+    """Without a conversion before; the detector must read pictures as the trainer of the file did."""
+    net = Net2020(1, 0.25, std=(57.375, 57.12, 58.395))
+    source, target = str(tmp_path / "model_final.pth"), str(tmp_path / "backbone.pth")
+    torch.save({"model": net.state_dict(), "iteration": 9}, source)
+    said = export_backbone(source, target, verify=detector(request))
+    assert said == "135/135 backbone tensors loaded, classifier dropped"
+    tensors = read_checkpoint(target)["model"]
+    assert torch.equal(tensors["stages.stem.weight"], net.bottom_up.stem[0].weight)
+    assert torch.equal(tensors["stages.mob5.1.pointwise.weight"], net.bottom_up.features[12][3].weight)
+
+    state = {f"module.{name}": value for name, value in net.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 1, "best_acc1": torch.tensor(1.0)}, source)
+    with pytest.raises(ValueError, match=r"backbone\.pth was trained on other preprocessing: INPUT\.FORMAT RGB there"):
+        export_backbone(source, target, verify=detector(request))
+    lines = ["INPUT.FORMAT", "RGB", "MODEL.PIXEL_MEAN", "[26400.15, 29651.4, 31537.125]"]
+    means = detector(request, *lines, "MODEL.PIXEL_STD", "[255.0, 255.0, 255.0]")
+    assert export_backbone(source, target, verify=means).startswith("135/135")
+
+
+def test_its_file_of_other_widths_is_named(tmp_path):
+    torch.save({"model": Net2020(2, 0.25).state_dict()}, tmp_path / "odd.pth")
+    with pytest.raises(ValueError, match=r"odd\.pth is not a MobileNetV2 classifier of the 2020 project"):
+        export_backbone(str(tmp_path / "odd.pth"), str(tmp_path / "backbone.pth"))

@@ -6,7 +6,9 @@ import logging
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.modeling import build_backbone, build_model
+from detectron2.layers import get_norm
+from detectron2.modeling import FPN, build_backbone, build_model
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 
@@ -18,6 +20,8 @@ SMALL = [
     "MODEL.RPN.PRE_NMS_TOPK_TRAIN", "100", "MODEL.RPN.POST_NMS_TOPK_TRAIN", "50",
     "MODEL.RPN.PRE_NMS_TOPK_TEST", "100", "MODEL.RPN.POST_NMS_TOPK_TEST", "50",
 ]  # fmt: skip
+# RetinaNet starts at a score of 0.01, below its threshold.
+ALL_BOXES = ["MODEL.RETINANET.SCORE_THRESH_TEST", "0.0", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"]
 
 
 @pytest.fixture
@@ -54,7 +58,7 @@ def train_step(model, data):
 @pytest.mark.parametrize("detector", ["retinanet", "faster_rcnn"])
 def test_detector_trains_infers_and_comes_back(config, tmp_path, detector, version, width):
     """FREEZE_AT 2 of the configs: stem and mob2 do not change, statistics included."""
-    cfg = config(f"{detector}_{version}_FPN_1x", "MODEL.MNET.WIDTH_MULT", width, "MODEL.MNET.NORM", "BN")
+    cfg = config(f"{detector}_{version}_FPN_1x", "MODEL.MNET.WIDTH_MULT", width, "MODEL.MNET.NORM", "BN", *ALL_BOXES)
     model = build_model(cfg)
     before = copy.deepcopy(model.state_dict())
     losses = train_step(model, batch())
@@ -75,6 +79,7 @@ def test_detector_trains_infers_and_comes_back(config, tmp_path, detector, versi
     with torch.no_grad():
         one, two = ([r["instances"] for r in m.eval()(data)] for m in (model, again))
     for a, b in zip(one, two, strict=True):
+        assert len(a) > 0 and a.image_size == (96, 96)
         assert torch.equal(a.pred_boxes.tensor, b.pred_boxes.tensor) and torch.equal(a.scores, b.scores)
 
 
@@ -99,16 +104,32 @@ def test_single_level_faster_rcnn_on_mob4(config):
         assert model.eval()(batch())[0]["instances"].image_size == (96, 96)
 
 
+RETINANET = {"p3": 8, "p4": 16, "p5": 32, "p6": 64, "p7": 128}
+FASTER_RCNN = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
+
+
+def on(kind, *features):
+    """The changes that put an FPN on a small network of timm."""
+    return [
+        *["MODEL.BACKBONE.NAME", f"build_{kind}timm_fpn_backbone", "MODEL.TIMM.NAME", "test_resnet"],
+        *["MODEL.TIMM.OUT_FEATURES", str(list(features)), "MODEL.FPN.IN_FEATURES", str(list(features))],
+    ]
+
+
 @pytest.mark.parametrize(
-    ("name", "levels"),
+    ("name", "changes", "levels", "part"),
     [
-        ("retinanet_mnetv1_025_FPN_1x", {"p3": 8, "p4": 16, "p5": 32, "p6": 64, "p7": 128}),
-        ("retinanet_mnetv2_FPN_1x", {"p3": 8, "p4": 16, "p5": 32, "p6": 64, "p7": 128}),
-        ("faster_rcnn_mnetv1_025_FPN_1x", {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}),
+        ("retinanet_mnetv1_025_FPN_1x", [], RETINANET, "stages.mob5.1.pointwise"),
+        ("retinanet_mnetv2_FPN_1x", [], RETINANET, "stages.mob5.1.expand"),
+        ("retinanet_mnetv1_FPN_1x", on("retinanet_", "layer2", "layer3", "layer4"), RETINANET, "net.layer4"),
+        ("faster_rcnn_mnetv1_025_FPN_1x", [], FASTER_RCNN, "stages.mob5.1.pointwise"),
+        ("faster_rcnn_mnetv2_FPN_1x", [], FASTER_RCNN, "stages.mob5.1.expand"),
+        ("faster_rcnn_mnetv1_FPN_1x", on("", "layer1", "layer2", "layer3", "layer4"), FASTER_RCNN, "net.layer4"),
     ],
 )
-def test_pyramid_has_the_declared_levels(config, name, levels):
-    backbone = build_backbone(config(name)).eval()
+def test_pyramid_has_the_declared_levels_of_its_network(config, name, changes, levels, part):
+    backbone = build_backbone(config(name, *changes)).eval()
+    assert backbone.bottom_up.get_submodule(part)
     shapes = backbone.output_shape()
     assert {level: shape.stride for level, shape in shapes.items()} == levels
     with torch.no_grad():
@@ -116,9 +137,20 @@ def test_pyramid_has_the_declared_levels(config, name, levels):
             assert feature.shape == (1, 32, 128 // levels[level], 128 // levels[level])
 
 
-def test_retinanets_extra_levels_come_from_the_last_feature_of_the_backbone(config):
-    backbone = build_backbone(config("retinanet_mnetv1_025_FPN_1x"))
-    assert backbone.top_block.in_feature == "mob5" and backbone.top_block.p6.in_channels == 256
+@pytest.mark.parametrize("detector", ["retinanet", "faster_rcnn"])
+def test_it_is_detectron2s_fpn_with_every_key(config, detector):
+    """The same output as one that is built with the values of the keys."""
+    changes = ["MODEL.FPN.OUT_CHANNELS", "64", "MODEL.FPN.NORM", "GN", "MODEL.FPN.FUSE_TYPE", "avg"]
+    cfg = config(f"{detector}_mnetv1_025_FPN_1x", *changes)
+    ours = build_backbone(cfg).eval()
+    top = LastLevelP6P7(256, 64, "mob5") if detector == "retinanet" else LastLevelMaxPool()
+    theirs = FPN(ours.bottom_up, cfg.MODEL.FPN.IN_FEATURES, 64, norm="GN", top_block=top, fuse_type="avg").eval()
+    theirs.load_state_dict(ours.state_dict())
+    assert str(theirs) == str(ours)
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for one, two in zip(ours(x).values(), theirs(x).values(), strict=True):
+            assert torch.equal(one, two)
 
 
 @pytest.mark.parametrize("depth", ["0.5", "2.0"])
@@ -139,16 +171,17 @@ def test_any_depth(config, depth):
         (["MODEL.MNET.WIDTH_MULT", "-1.0"], r"WIDTH_MULT is -1\.0"),
     ],
 )
-def test_refusals(config, changes, message):
+@pytest.mark.parametrize("builder", ["build_retinanet_mnetv1_fpn_backbone", "build_mnetv1_fpn_backbone"])
+def test_refusals(config, builder, changes, message):
     with pytest.raises(ValueError, match=message):
-        build_backbone(config("retinanet_mnetv1_025_FPN_1x", *changes))
+        build_backbone(config("retinanet_mnetv1_025_FPN_1x", "MODEL.BACKBONE.NAME", builder, *changes))
 
 
-def test_frozen_bn_and_sync_bn_are_one_line(config):
-    for norm, kind in (("FrozenBN", "FrozenBatchNorm2d"), ("SyncBN", "NaiveSyncBatchNorm")):
-        backbone = build_backbone(config("retinanet_mnetv1_025_FPN_1x", "MODEL.MNET.NORM", norm))
-        found = {type(m).__name__ for m in backbone.bottom_up.stages["mob5"].modules() if "Norm" in type(m).__name__}
-        assert len(found) == 1 and found <= {kind, "SyncBatchNorm"}
+@pytest.mark.parametrize("norm", ["FrozenBN", "SyncBN"])
+def test_frozen_bn_and_sync_bn_are_one_line(config, norm):
+    backbone = build_backbone(config("retinanet_mnetv1_025_FPN_1x", "MODEL.MNET.NORM", norm))
+    found = {type(module) for module in backbone.bottom_up.stages["mob5"].modules() if "Norm" in type(module).__name__}
+    assert found == {type(get_norm(norm, 8))}
 
 
 def test_a_plain_builder_is_quiet_about_weights_that_are_not_ours(config, tmp_path, caplog):
