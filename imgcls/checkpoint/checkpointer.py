@@ -1,9 +1,10 @@
 """detectron2's checkpointer for classifiers: safe to load, complete, and strict about what fits."""
 
+import logging
 import os
+from collections.abc import Mapping
 from typing import Any
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from torch import nn
@@ -12,28 +13,32 @@ from imgcls import __version__
 from imgcls.errors import UserError, UserFileNotFoundError
 
 from .backbone_file import drop_counters, kind_of
+from .changed import changed_keys, check_fixed
 from .contract import build_contract, check_contract
 from .files import read_checkpoint
+from .run_checkpointer import RunCheckpointer
+from .states import require
+
+_logger = logging.getLogger(__name__)
 
 
-class ClsCheckpointer(DetectionCheckpointer):
+class ClsCheckpointer(RunCheckpointer):
     """Writes ``"imgcls"`` beside detectron2's entries and checks it, and every tensor, when a file is loaded.
 
     Args:
         model: a ``ClsNet``, wrapped for distributed training or not.
-        save_dir: where checkpoints are.
+        save_dir: the run's folder.
         info: see ``build_info``.
-        checkpointables: as in detectron2.
+        keep: see ``RunCheckpointer``.
+        checkpointables: what else has a state, by its name in the file.
     """
 
-    def __init__(self, model: nn.Module, save_dir: str, *, info: dict[str, Any], **checkpointables: Any):
-        super().__init__(model, save_dir, **checkpointables)
+    def __init__(self, model: nn.Module, save_dir: str, *, info: dict[str, Any], keep: int = 0, **checkpointables: Any):
+        super().__init__(model, save_dir, keep=keep, **checkpointables)
         self.info = info
-        self._source = ""
 
-    def save(self, name: str, **kwargs: Any) -> None:
-        """Writes ``save_dir/name.pth``."""
-        super().save(name, imgcls=self.info, **kwargs)
+    def save(self, name: str, *, tag: bool = True, **entries: Any) -> None:
+        super().save(name, tag=tag, imgcls=self.info, **entries)
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Loads a checkpoint; an empty path loads nothing.
@@ -45,30 +50,28 @@ class ClsCheckpointer(DetectionCheckpointer):
         """
         if path and "://" not in path and not os.path.isfile(path):
             raise UserFileNotFoundError(f"MODEL.WEIGHTS {path}: no such checkpoint")
-        self._source = path
         return super().load(path, *args, **kwargs)
 
-    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Loads ``path``, or with ``resume`` the last checkpoint of ``save_dir``, which must be there then."""
-        if resume and not self.has_checkpoint():
-            raise UserFileNotFoundError(
-                f"--resume: {os.path.join(self.save_dir, 'last_checkpoint')} is not there, nothing to resume; "
-                "leave --resume out to start, or set OUTPUT_DIR to the run's folder"
+    def _check_resumable(self, checkpoint: Mapping[str, Any], path: str) -> None:
+        require(checkpoint, ["imgcls"], path)
+        super()._check_resumable(checkpoint, path)
+        saved, current = checkpoint["imgcls"]["cfg"], self.info["cfg"]
+        check_fixed(saved, current, path)
+        changed = "; ".join(f"{key} {old} is now {new}" for key, (old, new) in changed_keys(saved, current).items())
+        if changed and self.checkpointables:  # evaluation may do as it likes
+            _logger.warning(
+                "%s was saved with other settings: %s; the run goes on with the new ones, and its end will not be "
+                "bit-identical to that of an uninterrupted run",
+                path,
+                changed,
             )
-        last = self.get_checkpoint_file()
-        if resume and not os.path.isfile(last):
-            raise UserFileNotFoundError(
-                f"--resume: {os.path.join(self.save_dir, 'last_checkpoint')} names {last}, which is not there; "
-                "write the name of a checkpoint that is there into it"
-            )
-        return super().resume_or_load(path, resume=resume)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         checkpoint = read_checkpoint(filename)
         if kind_of(checkpoint["model"]) == "detector":
-            raise UserError(f"{self._source} is a detector's checkpoint; a ClsNet takes a classifier's or a backbone's")
+            raise UserError(f"{self.source} is a detector's checkpoint; a ClsNet takes a classifier's or a backbone's")
         if "imgcls" in checkpoint:
-            check_contract(checkpoint["imgcls"]["preprocessing"], self.info["preprocessing"], self._source)
+            check_contract(checkpoint["imgcls"]["preprocessing"], self.info["preprocessing"], self.source)
             if _has_head(checkpoint):
                 self._check_classes(checkpoint["imgcls"]["classes"])
         return checkpoint
@@ -80,7 +83,7 @@ class ClsCheckpointer(DetectionCheckpointer):
         if wrong and len(saved) == len(current):
             first = wrong[0]
             raise UserError(
-                f"{self._source} was trained on other classes than those of {self.info['train']}: class {first} is "
+                f"{self.source} was trained on other classes than those of {self.info['train']}: class {first} is "
                 f"{saved[first]!r} there and {current[first]!r} here ({len(wrong)} differ); "
                 "set DATASETS.TRAIN to a set with the same classes"
             )
@@ -97,7 +100,7 @@ class ClsCheckpointer(DetectionCheckpointer):
         wrong += [f"{key} is unknown" for key in drop_counters(incompatible.unexpected_keys)]
         if wrong:
             raise UserError(
-                f"{self._source} does not fit the model ({len(wrong)} tensors): {'; '.join(wrong[:3])}"
+                f"{self.source} does not fit the model ({len(wrong)} tensors): {'; '.join(wrong[:3])}"
                 f"{'; ...' if len(wrong) > 3 else ''}; {_advice(wrong)}"
             )
         return incompatible

@@ -2,21 +2,25 @@
 
 import os
 import pickle
-from typing import Any
+import zipfile
+from typing import Any, BinaryIO
 
 import torch
 
 from imgcls.errors import UserError, UserFileNotFoundError
 
+from .atomic import replace_file
+
 _FLAG = "; the tools read it with --allow-pickle, if you trust its author"
 
 
-def read_checkpoint(path: str, allow_pickle: bool = False) -> dict[str, Any]:
+def read_checkpoint(path: str, allow_pickle: bool = False, mapped: bool = False) -> dict[str, Any]:
     """Reads a checkpoint of tensors and plain Python types onto the CPU.
 
     Args:
         path: a local file. A bare dict of tensors, and one that has them under ``"state_dict"``, is read, too.
         allow_pickle: also read a file that holds other objects. Reading such a file can run code that is in it.
+        mapped: leave the tensors in the file until they are used. Reading takes milliseconds then.
 
     Returns:
         A dict with the tensors under ``"model"``.
@@ -30,7 +34,7 @@ def read_checkpoint(path: str, allow_pickle: bool = False) -> dict[str, Any]:
     if path.endswith(".pkl") and not allow_pickle:
         raise UserError(f"{path} is a pickle, which can run code when it is read; give a .pth file{_FLAG}")
     try:
-        checkpoint = _read(path, allow_pickle)
+        checkpoint = _read(path, allow_pickle, mapped)
     # torch raises RuntimeError, EOFError, UnpicklingError, OSError, ... for a damaged file, in no common class.
     except Exception as error:
         reason = " ".join(str(error).split())
@@ -52,32 +56,37 @@ def read_checkpoint(path: str, allow_pickle: bool = False) -> dict[str, Any]:
     return checkpoint
 
 
-def write_checkpoint(path: str, checkpoint: dict[str, Any]) -> None:
+def write_checkpoint(path: str, checkpoint: dict[str, Any], advice: str = "name another file") -> None:
     """Writes under a temporary name in the same folder, then renames: ``path`` is whole or as it was.
+
+    Args:
+        path: the file.
+        checkpoint: tensors and plain Python types.
+        advice: what the user can do when the file cannot be written.
 
     Raises:
         ValueError: the file cannot be written.
+        TypeError: ``read_checkpoint`` would refuse the checkpoint for what is in it; ``path`` is as it was.
     """
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); name another file") from error
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+
+    def write(file: BinaryIO) -> None:
+        torch.save(checkpoint, file)
+        file.flush()
+        try:
+            read_checkpoint(file.name, mapped=True)
+        except UserError as error:
+            raise TypeError(f"{path} could not be read again: {error}") from error
+
+    replace_file(path, write, advice)
 
 
-def _read(path: str, allow_pickle: bool) -> Any:
+def _read(path: str, allow_pickle: bool, mapped: bool) -> Any:
     if path.endswith(".pkl"):
         with open(path, "rb") as file:
             return pickle.load(file, encoding="latin1")
+    mapped = mapped and zipfile.is_zipfile(path)  # torch before 1.6 wrote another format
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError:
         if not allow_pickle:
             raise

@@ -74,3 +74,28 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(ValueError, match="cannot be written"):
         write_checkpoint(str(tmp_path / "gone" / "a.pth"), {"model": {}})
+
+
+def test_the_advice_is_the_callers(tmp_path):
+    with pytest.raises(ValueError, match=r"\(No such file or directory\); make the folder$"):
+        write_checkpoint(str(tmp_path / "gone" / "a.pth"), {"model": {}}, advice="make the folder")
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_tensors_that_stay_in_the_file_are_the_same(tmp_path, new_format):
+    path = str(tmp_path / "a.pth")
+    content = {"model": {"a": torch.arange(5000.0)}, "optimizer": {"state": {0: torch.ones(3)}}, "iteration": 7}
+    torch.save(content, path, _use_new_zipfile_serialization=new_format)
+    mapped = read_checkpoint(path, mapped=True)
+    assert mapped["iteration"] == 7 and torch.equal(mapped["model"]["a"], content["model"]["a"])
+    assert torch.equal(mapped["optimizer"]["state"][0], torch.ones(3))
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path):
+    path = tmp_path / "a.pth"
+    write_checkpoint(str(path), {"model": {"a": torch.zeros(1)}})
+    before = path.read_bytes()
+    for content in ({"model": {"a": torch.ones(1)}, "args": Settings()}, {"model": [1]}):
+        with pytest.raises(TypeError, match=r"a\.pth could not be read again: "):
+            write_checkpoint(str(path), content)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
