@@ -7,18 +7,19 @@ from typing import Any
 import imgcls  # noqa: F401  (first: it says how to install detectron2 where that is missing)
 
 # isort: split
-import torch
-from detectron2.engine import default_argument_parser, launch
+from detectron2.engine import default_argument_parser
 
+from imgcls.config import load_cfg
 from imgcls.engine import Trainer, evaluate, setup
-from imgcls.errors import UserError, exit_on_user_error
+from imgcls.engine.launch import launch
+from imgcls.errors import exit_on_user_error
 
 
 def main(args: argparse.Namespace) -> Any:
     """One process of a run: set up, then evaluate or train."""
     cfg = setup(args)
     if args.eval_only:
-        return evaluate(cfg, args.resume)
+        return evaluate(Trainer, cfg, args.resume)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     return trainer.train()
@@ -26,9 +27,15 @@ def main(args: argparse.Namespace) -> Any:
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        args = default_argument_parser().parse_args()
-        here = torch.cuda.device_count()
-        if 0 < here < args.num_gpus:
-            raise UserError(f"--num-gpus is {args.num_gpus}; this machine has {here}")
-        # Without a GPU there is one process; setup() says so.
-        launch(main, min(args.num_gpus, here), args.num_machines, args.machine_rank, args.dist_url, args=(args,))
+        parser = default_argument_parser()
+        parser.set_defaults(dist_url="auto")
+        args = parser.parse_args()
+        launch(
+            main,
+            args,
+            device=load_cfg(args.config_file, args.opts).MODEL.DEVICE,
+            processes=args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+        )

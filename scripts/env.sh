@@ -8,3 +8,11 @@ else
     VENV=$ROOT/.venv
 fi
 PYTHON=$VENV/bin/python
+
+# Ends the script where that environment is not set up.
+require_python() {
+    if [ ! -x "$PYTHON" ]; then
+        echo "error: $PYTHON is not there; run \`bash scripts/install.sh\` first, or activate an environment" >&2
+        exit 2
+    fi
+}

@@ -4,8 +4,5 @@
 set -eu
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 . "$ROOT/scripts/env.sh"
-if [ ! -x "$PYTHON" ]; then
-    echo "error: $PYTHON is not there; run \`bash scripts/install.sh\` first, or activate an environment" >&2
-    exit 2
-fi
+require_python
 exec "$PYTHON" "$ROOT/train_net_builtin.py" "$@"

@@ -16,9 +16,10 @@ ALLOWED = {
     "config": {"errors"},
     "data": FREE,
     "modeling": FREE | {"checkpoint"},  # a backbone is checked against the weights that it will get
+    "solver": FREE,
     "evaluation": FREE,
     "checkpoint": FREE,
-    "engine": FREE | {"data", "modeling", "evaluation", "checkpoint"},
+    "engine": FREE | {"data", "modeling", "solver", "evaluation", "checkpoint"},
     "report": FREE | {"data", "modeling", "evaluation", "checkpoint"},
 }
 

@@ -15,6 +15,7 @@ ACTIVATIONS = ("relu6", "relu", "leaky_relu")
 AUGMENTATIONS = ("none", "trivialaugment", "randaugment")
 FORMATS = ("BGR", "RGB")
 HEADS = ("softmax", "sigmoid")
+PRECISIONS = ("float16", "bfloat16")
 # The names that detectron2 0.6 and its main branch share.
 NORMS = ("BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
 
@@ -133,6 +134,15 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("INPUT.RANDOM_ERASING", "a number from 0 to 1", _share),
     ("DATALOADER.BAD_IMAGES", "'error' or 'skip'", lambda v: v in ("error", "skip")),
     ("SOLVER.IMS_PER_BATCH", "a whole number from 1", _whole_from(1)),
+    ("SOLVER.EPOCHS", "a whole number from 1, or 0 for SOLVER.MAX_ITER", _whole_from(0)),
+    ("SOLVER.WARMUP_EPOCHS", "a whole number from 0, or -1 for SOLVER.WARMUP_ITERS", _whole_from(-1)),
+    ("SOLVER.STEP_EPOCHS", "() for SOLVER.STEPS, or whole numbers from 1", _list_of(_whole_from(1), empty=True)),
+    ("SOLVER.ACCUM_STEPS", "a whole number from 1", _whole_from(1)),
+    ("SOLVER.EMA_DECAY", "a number from 0 to below 1", lambda v: _share(v) and v < 1),
+    ("SOLVER.KEEP_CHECKPOINTS", "a whole number from 0", _whole_from(0)),
+    ("SOLVER.LOG_PERIOD", "a whole number from 1", _whole_from(1)),
+    ("SOLVER.AMP.PRECISION", f"one of {list(PRECISIONS)}", lambda v: v in PRECISIONS),
+    ("TEST.PATIENCE", "a whole number from 0", _whole_from(0)),
     ("TEST.TOPK", "whole numbers from 1", _list_of(_whole_from(1))),
     ("TEST.THRESHOLD", "a number from 0 to 1", _share),
 )

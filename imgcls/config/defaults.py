@@ -17,12 +17,18 @@ def add_imgcls_config(cfg: CfgNode) -> None:
     _add_timm(cfg)
     _add_clsnet(cfg)
     _add_input(cfg)
+    _add_solver(cfg)
     # What a picture that cannot be decoded does: "error" stops and names it, "skip" takes the next sample.
     cfg.DATALOADER.BAD_IMAGES = "error"
     # Which top-k accuracies a softmax head is scored by.
     cfg.TEST.TOPK = [1, 5]
     # A sigmoid head says that a class is there where its probability is above this.
     cfg.TEST.THRESHOLD = 0.5
+    # Larger values of this metric are better: the best checkpoint is model_best.pth. As metrics.json names it
+    # ("accuracy/top1", "ema/multilabel/mAP", "bbox/AP", ...); "" takes the first one that the evaluation gives.
+    cfg.TEST.BEST_METRIC = ""
+    # Training stops after this many evaluations in a row without a better one; 0 never stops it.
+    cfg.TEST.PATIENCE = 0
 
 
 def _add_mnet(cfg: CfgNode) -> None:
@@ -91,3 +97,21 @@ def _add_input(cfg: CfgNode) -> None:
     cfg.INPUT.AUGMENTATION = "none"
     # Probability of erasing a random rectangle of the cropped picture.
     cfg.INPUT.RANDOM_ERASING = 0.0
+
+
+def _add_solver(cfg: CfgNode) -> None:
+    # Lengths in epochs of the training set, for classifiers. Where they are given they replace the same in iterations:
+    # EPOCHS (0: not given) MAX_ITER, WARMUP_EPOCHS (-1: not given) WARMUP_ITERS, STEP_EPOCHS ((): not given) STEPS.
+    cfg.SOLVER.EPOCHS = 0
+    cfg.SOLVER.WARMUP_EPOCHS = -1
+    cfg.SOLVER.STEP_EPOCHS = ()
+    # IMS_PER_BATCH goes through the network in this many parts, one after the other, before the optimizer steps.
+    cfg.SOLVER.ACCUM_STEPS = 1
+    # Share that stays of the averaged weights at every step (0.9999); 0 keeps no average.
+    cfg.SOLVER.EMA_DECAY = 0.0
+    # How many of the numbered checkpoints are kept, besides model_best and model_final; 0 keeps all.
+    cfg.SOLVER.KEEP_CHECKPOINTS = 3
+    # Iterations from one line of the log and of metrics.json to the next.
+    cfg.SOLVER.LOG_PERIOD = 20
+    # With AMP.ENABLED: "float16" (with a gradient scaler) or "bfloat16".
+    cfg.SOLVER.AMP.PRECISION = "float16"

@@ -20,11 +20,11 @@ def build_train_loader(cfg: CfgNode) -> ClsLoader:
     """An endless loader over ``DATASETS.TRAIN``; ``SOLVER.IMS_PER_BATCH`` pictures an iteration over all processes."""
     datasets, _ = get_datasets(cfg.DATASETS.TRAIN, ())
     records = [record for dataset in datasets for record in dataset.records]
-    world_size = comm.get_world_size()
-    if cfg.SOLVER.IMS_PER_BATCH % world_size:
+    parts = comm.get_world_size() * cfg.SOLVER.ACCUM_STEPS
+    if cfg.SOLVER.IMS_PER_BATCH % parts:
         raise UserError(
-            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH} on {world_size} processes; "
-            f"allowed: a multiple of {world_size}"
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH} on {comm.get_world_size()} processes with "
+            f"SOLVER.ACCUM_STEPS {cfg.SOLVER.ACCUM_STEPS}; allowed: a multiple of {parts}"
         )
     # All ranks must agree on the seed of the order; a negative SEED means a new one every run.
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
@@ -34,7 +34,7 @@ def build_train_loader(cfg: CfgNode) -> ClsLoader:
         seed,
         on_bad="next" if cfg.DATALOADER.BAD_IMAGES == "skip" else "error",
     )
-    sampler = TrainingSampler(len(samples), seed, rank=comm.get_rank(), world_size=world_size)
+    sampler = TrainingSampler(len(samples), seed, rank=comm.get_rank(), world_size=comm.get_world_size())
     return _build_loader(cfg, samples, sampler, drop_last=True)
 
 
@@ -51,10 +51,10 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> ClsLoader:
 
 
 def _build_loader(cfg: CfgNode, samples: MappedRecords, sampler: Sampler, drop_last: bool) -> ClsLoader:
-    per_process = max(1, cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size())
+    at_once = max(1, cfg.SOLVER.IMS_PER_BATCH // (comm.get_world_size() * cfg.SOLVER.ACCUM_STEPS))
     loader = DataLoader(
         samples,
-        batch_sampler=BatchSampler(sampler, per_process, drop_last),
+        batch_sampler=BatchSampler(sampler, at_once, drop_last),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=collate,
         worker_init_fn=init_worker,

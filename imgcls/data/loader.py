@@ -1,6 +1,9 @@
 """Stacked batches from mapped records."""
 
 import logging
+import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +33,11 @@ class ClsLoader:
         self.loader = loader
         self.batch_size = batch_size
         self.bad_images: set[str] = set()
+
+    @property
+    def num_images(self) -> int:
+        """Records in the dataset, whatever this process sees of them."""
+        return len(self.loader.dataset)
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -64,6 +72,19 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def init_worker(worker_id: int) -> None:
-    """One thread a worker: workers are the parallelism, and OpenCV's threads do not survive a fork."""
+    """One thread a worker: workers are the parallelism, and OpenCV's threads do not survive a fork.
+
+    A signal to all processes of a run asks for a checkpoint (``engine.preempt``): a worker goes on until it is there,
+    and ends when its own parent says so.
+    """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+
+
+def _end_with_parent(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

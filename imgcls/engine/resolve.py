@@ -1,4 +1,4 @@
-"""What only the data knows: class count, weights of the positives, and whether the labels fit the head."""
+"""What only the data knows: class count, weights of the positives, length of an epoch, and whether the labels fit."""
 
 import logging
 from collections import Counter
@@ -6,6 +6,7 @@ from collections import Counter
 from detectron2.config import CfgNode
 
 from imgcls.data.datasets import Dataset, check_labels, get_datasets
+from imgcls.solver import iterations
 
 _logger = logging.getLogger(__name__)
 
@@ -14,13 +15,14 @@ def resolve_from_data(cfg: CfgNode) -> None:
     """Reads the sets of ``DATASETS``, checks them against the config, and fills in what was left to them.
 
     ``MODEL.CLSNET.NUM_CLASSES`` -1 becomes the number of classes of the training set and ``POS_WEIGHT`` "auto"
-    becomes negatives / positives of each class there.
+    becomes negatives / positives of each class there. Lengths in epochs are turned into iterations.
 
     Raises:
         ValueError: labels that do not fit the head or the class count; a test set with classes of its own.
         FileNotFoundError: a set that is not there.
     """
     train, test = get_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
+    resolve_epochs(cfg.SOLVER, sum(len(dataset.records) for dataset in train))
     clsnet = cfg.MODEL.CLSNET
     if clsnet.NUM_CLASSES == -1:
         clsnet.NUM_CLASSES = len(train[0].classes)
@@ -29,6 +31,23 @@ def resolve_from_data(cfg: CfgNode) -> None:
         check_labels(dataset, clsnet.NUM_CLASSES, clsnet.HEAD == "sigmoid")
     if clsnet.POS_WEIGHT == "auto":
         clsnet.POS_WEIGHT = positive_weights(train)
+
+
+def resolve_epochs(solver: CfgNode, num_images: int) -> None:
+    """``EPOCHS``, ``WARMUP_EPOCHS`` and ``STEP_EPOCHS``, where they are given, set their likes in iterations."""
+
+    def count(epochs: int) -> int:
+        return iterations(epochs, num_images, solver.IMS_PER_BATCH)
+
+    if solver.EPOCHS:
+        solver.MAX_ITER = count(solver.EPOCHS)
+        _logger.info(
+            "SOLVER.MAX_ITER: %d, which is %d epochs of %d pictures", solver.MAX_ITER, solver.EPOCHS, num_images
+        )
+    if solver.WARMUP_EPOCHS >= 0:
+        solver.WARMUP_ITERS = count(solver.WARMUP_EPOCHS)
+    if solver.STEP_EPOCHS:
+        solver.STEPS = tuple(map(count, solver.STEP_EPOCHS))
 
 
 def positive_weights(datasets: list[Dataset]) -> list[float]:

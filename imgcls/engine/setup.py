@@ -5,15 +5,16 @@ import logging
 import os
 import tempfile
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from imgcls.checkpoint import saved_seed
 from imgcls.config import check_cfg, load_cfg
 from imgcls.errors import UserError
 
+from .launch import usable_device
 from .resolve import resolve_from_data
 
 _logger = logging.getLogger(__name__)
@@ -35,9 +36,15 @@ def setup(args: argparse.Namespace) -> CfgNode:
     # default_setup sets up "detectron2" and "fvcore"; ours is the third name, into the same log file.
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="imgcls")
     choose_device(cfg, args.num_gpus)
+    choose_seed(cfg, args.resume)
     if cfg.MODEL.META_ARCHITECTURE == "ClsNet":
         resolve_from_data(cfg)
         check_cfg(cfg)  # again: some values are checked against the class count
+    elif cfg.SOLVER.EPOCHS:
+        raise UserError(
+            f"SOLVER.EPOCHS is {cfg.SOLVER.EPOCHS} for a {cfg.MODEL.META_ARCHITECTURE}; epochs are for a ClsNet, "
+            "set SOLVER.MAX_ITER"
+        )
     cfg.freeze()
     default_setup(cfg, args)
     return cfg
@@ -45,15 +52,24 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
 def choose_device(cfg: CfgNode, num_gpus: int) -> None:
     """``MODEL.DEVICE`` "cuda" becomes "cpu" where ``--num-gpus`` is 0 (asked for) or there is no GPU (a warning)."""
-    if cfg.MODEL.DEVICE.startswith("cuda"):
-        if num_gpus > 0 and torch.cuda.is_available():
-            return
-        if num_gpus > 0:
-            _logger.warning("--num-gpus %d, but there is no GPU: running one process on the CPU", num_gpus)
-        cfg.MODEL.DEVICE = "cpu"
-    if cfg.SOLVER.AMP.ENABLED:
-        _logger.warning("SOLVER.AMP.ENABLED: detectron2's mixed precision needs a GPU, it is off")
-        cfg.SOLVER.AMP.ENABLED = False
+    device = usable_device(cfg.MODEL.DEVICE, num_gpus)
+    if device != cfg.MODEL.DEVICE and num_gpus > 0:
+        count = comm.get_world_size()
+        _logger.warning("--num-gpus %d, but there is no GPU: running on the CPU (processes: %d)", num_gpus, count)
+    cfg.MODEL.DEVICE = device
+
+
+def choose_seed(cfg: CfgNode, resume: bool | str = False) -> None:
+    """A negative ``SEED`` becomes the one of the run that is resumed, or a new one, which config.yaml then tells.
+
+    Args:
+        resume: a checkpoint or a folder of them; True for those in ``OUTPUT_DIR``.
+    """
+    if cfg.SEED < 0 and resume:
+        path = resume if isinstance(resume, str) else cfg.OUTPUT_DIR
+        cfg.SEED = saved_seed(path if os.path.isdir(path) else os.path.dirname(path))
+    if cfg.SEED < 0:
+        cfg.SEED = comm.shared_random_seed()
 
 
 def _check_writable(folder: str) -> None:

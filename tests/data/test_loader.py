@@ -1,4 +1,8 @@
 import logging
+import multiprocessing
+import signal
+import subprocess
+import sys
 from itertools import islice
 
 import pytest
@@ -108,5 +112,27 @@ def test_skip_leaves_bad_pictures_out_of_evaluation(two_bad):
 
 def test_batch_size_must_divide_by_the_processes(tiny_cfg, monkeypatch):
     monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 3)
-    with pytest.raises(ValueError, match=r"IMS_PER_BATCH is 4 on 3 processes; allowed: a multiple of 3"):
+    with pytest.raises(ValueError, match=r"IMS_PER_BATCH is 4 on 3 processes .*; allowed: a multiple of 3"):
         build_train_loader(tiny_cfg)
+    tiny_cfg.SOLVER.IMS_PER_BATCH, tiny_cfg.SOLVER.ACCUM_STEPS = 15, 2
+    with pytest.raises(ValueError, match=r"with SOLVER\.ACCUM_STEPS 2; allowed: a multiple of 6"):
+        build_train_loader(tiny_cfg)
+
+
+def test_a_worker_ends_by_its_parents_signal_only(tiny_cfg):
+    """A scheduler signals all processes of a run; the trainer needs its workers to come to a checkpoint."""
+    tiny_cfg.DATALOADER.NUM_WORKERS = 2
+    batches = iter(build_train_loader(tiny_cfg))
+    next(batches)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    send = "import os, sys; [os.kill(int(pid), int(sys.argv[1])) for pid in sys.argv[2:]]"
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        command = [sys.executable, "-c", send, str(int(number)), *(str(worker.pid) for worker in workers)]
+        subprocess.run(command, check=True)
+    for _ in range(20):
+        next(batches)
+    assert all(worker.is_alive() for worker in workers)
+    workers[0].terminate()
+    workers[0].join(timeout=10)
+    assert not workers[0].is_alive()

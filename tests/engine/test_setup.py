@@ -4,6 +4,7 @@ import pytest
 import torch
 from detectron2.engine import default_argument_parser
 
+from imgcls.engine import Trainer
 from imgcls.engine.setup import choose_device, setup
 
 
@@ -34,11 +35,35 @@ def test_falls_back_to_the_cpu_with_one_warning(tiny_cfg, caplog):
     assert len(caplog.records) == 1 and "--num-gpus 2, but there is no GPU" in caplog.text
 
 
-@pytest.mark.parametrize("num_gpus", [0, 1])
-def test_mixed_precision_is_off_on_the_cpu(tiny_cfg, caplog, num_gpus):
-    tiny_cfg.MODEL.DEVICE, tiny_cfg.SOLVER.AMP.ENABLED = "cpu", True
-    choose_device(tiny_cfg, num_gpus)
-    assert not tiny_cfg.SOLVER.AMP.ENABLED and "SOLVER.AMP.ENABLED" in caplog.text
+def test_mixed_precision_stays_on_on_the_cpu(parse):
+    cfg = setup(parse("SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.PRECISION", "bfloat16"))
+    assert cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu"
+
+
+def test_a_run_without_a_seed_gets_one_and_its_resumption_the_same(parse, tmp_path):
+    cfg = setup(parse("SEED", "-1"))
+    assert cfg.SEED >= 0 and f"SEED: {cfg.SEED}" in (tmp_path / "output" / "config.yaml").read_text()
+    trainer = Trainer(cfg)
+    trainer.train()
+    for resume in (True, str(tmp_path / "output"), str(tmp_path / "output" / "model_final.pth")):
+        args = parse("SEED", "-1")
+        args.resume = resume
+        assert setup(args).SEED == cfg.SEED
+    assert setup(parse("SEED", "-1")).SEED != cfg.SEED
+
+
+def test_epochs_become_iterations(parse):
+    cfg = setup(parse("SOLVER.EPOCHS", "5", "SOLVER.WARMUP_EPOCHS", "1", "SOLVER.STEP_EPOCHS", "(2, 4)"))
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.STEPS) == (15, 3, (6, 12)), (
+        "12 pictures, 4 a batch"
+    )
+    cfg = setup(parse("SOLVER.EPOCHS", "5", "SOLVER.WARMUP_ITERS", "2"))
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS) == (15, 2)
+
+
+def test_epochs_are_for_classifiers(parse):
+    with pytest.raises(ValueError, match=r"SOLVER\.EPOCHS is 3 .*RetinaNet.*set SOLVER\.MAX_ITER"):
+        setup(parse("MODEL.META_ARCHITECTURE", "RetinaNet", "SOLVER.EPOCHS", "3"))
 
 
 def test_no_gpus_asked_for_is_the_cpu_without_a_warning(tiny_cfg, caplog):

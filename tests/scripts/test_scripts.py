@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from imgcls.engine import parse_args
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = [*sorted(ROOT.glob("scripts/*.sh")), ROOT / ".ci" / "run"]
 
@@ -114,10 +116,20 @@ def test_train_script_passes_its_arguments_and_exit_code_on(checkout):
     assert run("bash", "scripts/test.sh").returncode == 2
 
 
-def test_train_script_without_an_environment_names_the_command(checkout):
+def test_plain_train_script_is_the_call_for_all_gpus(checkout):
+    root, run = checkout
+    said = run("sh", "scripts/train_net.sh", "/data/a b", "-p", "10").stdout
+    assert said.startswith(f"<{root}/train_net.py><--config-file><{root}/configs/ImageNet/mnetv1_100.yaml>")
+    assert "<--multiprocessing-distributed>" in said and said.endswith("</data/a b><-p><10>\n")
+    parsed = parse_args([part.strip("<>") for part in said.strip().split("><")][1:-3])
+    assert parsed.multiprocessing_distributed and parsed.opts[-2:] == ["SOLVER.BASE_LR", "0.4"]
+
+
+@pytest.mark.parametrize("script", ["train_net_builtin.sh", "train_net.sh"])
+def test_train_script_without_an_environment_names_the_command(checkout, script):
     root, run = checkout
     (root.parent / "venv" / "bin" / "python").unlink()
-    result = run("sh", "scripts/train_net_builtin.sh")
+    result = run("sh", f"scripts/{script}")
     assert result.returncode == 2 and "bash scripts/install.sh" in result.stderr
 
 

@@ -1,0 +1,75 @@
+"""Where a process stands that torchrun or Slurm's srun has started."""
+
+import re
+from collections.abc import Mapping
+
+from imgcls.errors import UserError
+
+from .place import Place
+
+# A batch script has SLURM_PROCID and SLURM_NTASKS as well, though srun did not start it, but none of these.
+_SET_FOR_SRUN = {"SLURM_STEP_NUM_TASKS", "SLURM_LAUNCH_NODE_IPADDR", "MASTER_ADDR"}
+
+
+def find_place(env: Mapping[str, str]) -> Place | None:
+    """Reads what torchrun or srun have put into the environment; None where neither has started this process.
+
+    torchrun comes first, as it may itself be a task of srun.
+
+    Raises:
+        ValueError: variables that are missing or do not fit together.
+    """
+    if "LOCAL_RANK" in env:
+        return _torchrun(env)
+    if "SLURM_PROCID" in env and _SET_FOR_SRUN & env.keys():
+        return _srun(env)
+    return None
+
+
+def _torchrun(env: Mapping[str, str]) -> Place:
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    missing = [name for name in (*names, "MASTER_ADDR", "MASTER_PORT") if name not in env]
+    if missing:
+        raise UserError(f"LOCAL_RANK is set, but not {', '.join(missing)}; start with torchrun, or unset LOCAL_RANK")
+    return Place(*(int(env[name]) for name in names), url="env://", launcher="torchrun")
+
+
+def _srun(env: Mapping[str, str]) -> Place | None:
+    world_size = int(_first(env, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"))
+    if world_size == 1:
+        return None  # one process on a reserved machine, which may start others
+    # "4" or "4(x2)"; nodes that differ are "4,3".
+    tasks = _first(env, "SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE")
+    even = re.fullmatch(r"(\d+)(\(x\d+\))?", tasks)
+    if even is None:
+        raise UserError(f"srun started {tasks} tasks per node; every node needs the same number, see --ntasks-per-node")
+    return Place(
+        rank=int(env["SLURM_PROCID"]),
+        world_size=world_size,
+        local_rank=int(_first(env, "SLURM_LOCALID")),
+        local_world_size=int(even[1]),
+        url=_slurm_url(env),
+        launcher="srun",
+    )
+
+
+def _slurm_url(env: Mapping[str, str]) -> str:
+    """On the machine of rank 0, at a port of this step alone, below those that systems hand out."""
+    # The first node, not where srun was called: that may be a login node.
+    host = env.get("MASTER_ADDR") or first_host(_first(env, "SLURM_STEP_NODELIST", "SLURM_LAUNCH_NODE_IPADDR"))
+    port = env.get("MASTER_PORT")
+    if port is None:
+        port = 16384 + (int(_first(env, "SLURM_JOB_ID")) * 7 + int(env.get("SLURM_STEP_ID", 0))) % 16384
+    return f"tcp://{host}:{port}"
+
+
+def first_host(nodelist: str) -> str:
+    """The first name of Slurm's ``gpu[07-09,12],login1``."""
+    return re.sub(r"\[([^],-]+)[^]]*\]", r"\1", nodelist).split(",")[0]
+
+
+def _first(env: Mapping[str, str], *names: str) -> str:
+    for name in names:
+        if name in env:
+            return env[name]
+    raise UserError(f"SLURM_PROCID is set, but not {' or '.join(names)}; start with srun, or unset SLURM_PROCID")

@@ -1,0 +1,124 @@
+"""The arithmetic of one iteration, for both trainers."""
+
+import random
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from imgcls.data.samplers import derive_seed
+
+from .non_finite import check_finite
+
+
+class TrainStep:
+    """Forward, backward and one step of the optimizer, in as many parts and in the precision that are asked for.
+
+    Random numbers that the model draws (dropout) are derived from the seed and the number of the forward pass, so that
+    a resumed run draws what it would have drawn.
+
+    Args:
+        model: returns a dict of losses in training mode; may be wrapped for distributed training.
+        optimizer: of its parameters.
+        accum_steps: batches whose gradients are averaged for one step.
+        precision: of autocast, or None for none. ``torch.float16`` comes with a gradient scaler.
+        ema: updated after every step.
+        seed: of the model's random numbers.
+        run_folder: its last checkpoint is named when the loss is not finite.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        *,
+        accum_steps: int = 1,
+        precision: torch.dtype | None = None,
+        ema: AveragedModel | None = None,
+        seed: int = 0,
+        run_folder: str = "",
+    ):
+        self.model = model
+        self.optimizer = optimizer
+        self.accum_steps = accum_steps
+        self.precision = precision
+        self.ema = ema
+        self.seed = seed
+        self.run_folder = run_folder
+        self.device_type = next(model.parameters()).device.type
+        self.scaler = torch.amp.GradScaler(self.device_type, enabled=precision is torch.float16)
+
+    def __call__(self, batches: Iterator[Any], iteration: int) -> tuple[dict[str, Tensor], float]:
+        """Trains on the next ``accum_steps`` batches.
+
+        Returns:
+            The losses (scalars, detached, means over the batches) and the seconds that were spent waiting for data.
+
+        Raises:
+            FloatingPointError: a loss is not finite; the weights are as they were before.
+        """
+        self.optimizer.zero_grad()
+        waited, parts = 0.0, []
+        for number in range(self.accum_steps):
+            start = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - start
+            # After the batch: to begin with, a loader draws from the same generator.
+            seed_model(self.seed, iteration * self.accum_steps + number)
+            # Gradients of the processes are averaged once, with those of the last batch.
+            with self._synchronised(number == self.accum_steps - 1):
+                losses = self._forward(batch)
+                check_finite(losses, batch, iteration, self.optimizer.param_groups[0]["lr"], self.run_folder)
+                self.scaler.scale(sum(losses.values()) / self.accum_steps).backward()
+            parts.append({name: loss.detach() for name, loss in losses.items()})
+        self.scaler.unscale_(self.optimizer)  # now, because the optimizer may clip
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.ema is not None:
+            self.ema.update_parameters(unwrap(self.model))
+        return {name: sum(part[name] for part in parts) / self.accum_steps for name in parts[0]}, waited
+
+    def _forward(self, batch: Any) -> Mapping[str, Tensor]:
+        with torch.autocast(self.device_type, self.precision, enabled=self.precision is not None):
+            losses = self.model(batch)
+        return losses if isinstance(losses, Mapping) else {"total_loss": losses}
+
+    def _synchronised(self, last: bool) -> AbstractContextManager:
+        waits = isinstance(self.model, DistributedDataParallel) and not last
+        return self.model.no_sync() if waits else nullcontext()
+
+
+def build_step(cfg: CfgNode, model: nn.Module, optimizer: Optimizer, ema: AveragedModel | None) -> TrainStep:
+    """The step that ``SOLVER`` describes."""
+    return TrainStep(
+        model,
+        optimizer,
+        accum_steps=cfg.SOLVER.ACCUM_STEPS,
+        precision=getattr(torch, cfg.SOLVER.AMP.PRECISION) if cfg.SOLVER.AMP.ENABLED else None,
+        ema=ema,
+        seed=cfg.SEED,
+        run_folder=cfg.OUTPUT_DIR,
+    )
+
+
+def seed_model(seed: int, number: int) -> None:
+    """Seeds all that a model may draw from in its forward pass of a number; another seed on every process."""
+    # Below zero, where no sample of the data has its seed.
+    derived = derive_seed(-1 - seed, number * comm.get_world_size() + comm.get_rank())
+    torch.manual_seed(derived)
+    np.random.seed(derived % 2**32)
+    random.seed(derived)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside a wrapper for distributed training."""
+    return model.module if isinstance(model, DistributedDataParallel) else model

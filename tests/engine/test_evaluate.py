@@ -1,0 +1,42 @@
+import json
+
+import pytest
+
+from imgcls.engine import Trainer, evaluate, resolve_from_data
+
+
+@pytest.fixture
+def averaged(tiny_cfg):
+    """A finished run with an average of its weights."""
+    tiny_cfg.SOLVER.EMA_DECAY, tiny_cfg.SOLVER.MAX_ITER = 0.99, 6
+    resolve_from_data(tiny_cfg)
+    trainer = Trainer(tiny_cfg)
+    trainer.train()
+    return trainer
+
+
+def test_weights_and_their_average_are_both_evaluated(averaged, tiny_cfg, tmp_path):
+    results = averaged._last_eval_results
+    assert results.keys() == {"accuracy", "ema"} and results["ema"].keys() == {"accuracy"}
+    folder = tmp_path / "output" / "inference"
+    for path, expected in (("accuracy.json", results), ("ema/accuracy.json", results["ema"])):
+        assert json.loads((folder / path).read_text())["metrics"] == pytest.approx(expected["accuracy"])
+    assert (folder / "predictions.csv").read_text() != (folder / "ema" / "predictions.csv").read_text()
+    lines = [json.loads(line) for line in (tmp_path / "output" / "metrics.json").read_text().splitlines()]
+    assert lines[-1]["ema/accuracy/top1"] == results["ema"]["accuracy"]["top1"]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_checkpoint_is_evaluated_with_both(averaged, tiny_cfg, tmp_path, resume):
+    tiny_cfg.MODEL.WEIGHTS = "" if resume else str(tmp_path / "output" / "model_final.pth")
+    assert evaluate(Trainer, tiny_cfg, resume) == averaged._last_eval_results
+
+
+def test_an_average_that_is_not_in_the_file_is_not_made_up(averaged, tiny_cfg, tmp_path):
+    averaged.checkpointer.checkpointables.pop("ema")
+    averaged.save("without")
+    tiny_cfg.MODEL.WEIGHTS = str(tmp_path / "output" / "without.pth")
+    with pytest.raises(ValueError, match=r"without\.pth has no averaged weights; set SOLVER\.EMA_DECAY 0\.0"):
+        evaluate(Trainer, tiny_cfg)
+    tiny_cfg.SOLVER.EMA_DECAY = 0.0
+    assert evaluate(Trainer, tiny_cfg).keys() == {"accuracy"}
