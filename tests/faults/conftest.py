@@ -1,0 +1,42 @@
+"""What the fault tests share; the harness is put where they, and the processes that they start, can import it."""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness.pictures import write_pictures
+from harness.survive import SCRIPTS, Job
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """The settings that name the data set."""
+    return tuple(write_pictures(tmp_path_factory.mktemp("pictures")))
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """``whole(job)``: the folder of the uninterrupted run, and the seconds that it took."""
+
+    @cache
+    def run(job: Job) -> tuple[Path, float]:
+        folder = tmp_path_factory.mktemp("whole")
+        return folder, job.finish(folder)
+
+    return run
+
+
+@pytest.fixture
+def for_both_trainers():
+    """``for_both_trainers(function)``: calls it with each script, at the same time, on a core each."""
+
+    def call(function):
+        with ThreadPoolExecutor(len(SCRIPTS)) as pool:
+            return list(pool.map(function, SCRIPTS))
+
+    return call

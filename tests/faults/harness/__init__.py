@@ -1,0 +1,1 @@
+"""Kills training processes at chosen moments, resumes them, and compares what they leave behind."""
