@@ -1,6 +1,5 @@
 """The number of processes is a matter of speed: real runs on 1, 2, 3 and 4 of them do the same."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -30,12 +29,9 @@ def start(tmp_path_factory):
 
 
 def curve(output):
-    return [json.loads(line)["total_loss"] for line in (output / "metrics.json").read_text().splitlines()]
-
-
-@pytest.fixture(scope="module", params=["FrozenBN", "naiveSyncBN"])
-def norm(request):
-    return request.param
+    """The loss of every iteration; metrics.json has medians of 20, in which a difference could hide."""
+    log = torch.load(output / "model_final.pth", weights_only=True)["log"]
+    return next([loss for loss, _ in values] for name, _, values in log["scalars"] if name == "total_loss")
 
 
 # No dropout: every process draws its own. No evaluation or average: they are not what is compared here.
@@ -43,13 +39,18 @@ TRAIN = ("MODEL.CLSNET.DROPOUT", 0.0, "SOLVER.EMA_DECAY", 0.0, "SOLVER.LOG_PERIO
          "SOLVER.MAX_ITER", 12, "SOLVER.STEPS", "(8,)", "TEST.BEST_METRIC", "")  # fmt: skip
 
 
-def test_same_losses_on_1_2_and_4_processes(start, norm):
-    """Where BN statistics are those of the whole batch or fixed, the mean of the losses is that of the whole batch."""
-    common = (*TRAIN, "SOLVER.ACCUM_STEPS", 1, "MODEL.MNET.NORM", norm)
-    curves = {ranks: curve(start(f"{norm}-{ranks}", ranks, *common)) for ranks in (1, 2, 4)}
-    assert len(curves[1]) == 12 and curves[1][0] != curves[1][-1]
-    assert curves[2] == pytest.approx(curves[1], rel=1e-4)
-    assert curves[4] == pytest.approx(curves[1], rel=1e-4)
+@pytest.mark.parametrize(("norm", "learning_rate"), [("FrozenBN", 0.02), ("naiveSyncBN", 0.002)])
+def test_same_losses_on_1_2_and_4_processes(start, norm, learning_rate):
+    """Where BN statistics are those of the whole batch or fixed, the mean of the losses is that of the whole batch.
+
+    The order of a sum rounds differently, and training with BN of 8 pictures doubles a difference at every iteration:
+    hence the small steps, and only the first 8 losses.
+    """
+    common = (*TRAIN, "SOLVER.ACCUM_STEPS", 1, "SOLVER.BASE_LR", learning_rate, "MODEL.MNET.NORM", norm)
+    curves = {ranks: curve(start(f"{norm}-{ranks}", ranks, *common))[:8] for ranks in (1, 2, 4)}
+    assert len(set(curves[1])) == 8
+    assert curves[2] == pytest.approx(curves[1], rel=1e-5)
+    assert curves[4] == pytest.approx(curves[1], rel=1e-5)
 
 
 def test_accumulation_is_the_batch_of_many_processes_on_one(start):
