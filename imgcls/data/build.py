@@ -1,16 +1,18 @@
 """Loaders from a config."""
 
+from collections.abc import Sequence
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, MetadataCatalog
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
-from torch.utils.data import BatchSampler, DataLoader, Sampler
+from torch.utils.data import BatchSampler, ConcatDataset, DataLoader, Sampler
 
 from imgcls.errors import UserError
 
 from .dataset_mapper import ClsDatasetMapper
-from .datasets import get_dataset, get_datasets
+from .datasets import StoredRecords, get_dataset, get_datasets
 from .loader import ClsLoader, collate, init_worker
 from .mapped import MappedRecords
 from .samplers import TrainingSampler
@@ -19,7 +21,7 @@ from .samplers import TrainingSampler
 def build_train_loader(cfg: CfgNode) -> ClsLoader:
     """An endless loader over ``DATASETS.TRAIN``; ``SOLVER.IMS_PER_BATCH`` pictures an iteration over all processes."""
     datasets, _ = get_datasets(cfg.DATASETS.TRAIN, ())
-    records = [record for dataset in datasets for record in dataset.records]
+    records = _chain([dataset.records for dataset in datasets])
     parts = comm.get_world_size() * cfg.SOLVER.ACCUM_STEPS
     if cfg.SOLVER.IMS_PER_BATCH % parts:
         raise UserError(
@@ -29,7 +31,7 @@ def build_train_loader(cfg: CfgNode) -> ClsLoader:
     # All ranks must agree on the seed of the order; a negative SEED means a new one every run.
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     samples = MappedRecords(
-        DatasetFromList(records, copy=False),
+        records,
         ClsDatasetMapper(cfg, is_train=True),
         seed,
         on_bad="next" if cfg.DATALOADER.BAD_IMAGES == "skip" else "error",
@@ -43,11 +45,17 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> ClsLoader:
     train = cfg.DATASETS.TRAIN[0]
     classes = MetadataCatalog.get(train).get("classes") or get_dataset(train).classes
     samples = MappedRecords(
-        DatasetFromList(get_dataset(dataset_name, classes).records, copy=False),
+        _chain([get_dataset(dataset_name, classes).records]),
         ClsDatasetMapper(cfg, is_train=False),
         on_bad="drop" if cfg.DATALOADER.BAD_IMAGES == "skip" else "error",
     )
     return _build_loader(cfg, samples, InferenceSampler(len(samples)), drop_last=False)
+
+
+def _chain(parts: Sequence[Sequence[dict]]) -> Sequence[dict]:
+    """The records of several sets in a row, in a form that workers share instead of copying it."""
+    shared = [part if isinstance(part, StoredRecords) else DatasetFromList(part, copy=False) for part in parts]
+    return shared[0] if len(shared) == 1 else ConcatDataset(shared)
 
 
 def _build_loader(cfg: CfgNode, samples: MappedRecords, sampler: Sampler, drop_last: bool) -> ClsLoader:

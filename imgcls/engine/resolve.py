@@ -5,7 +5,7 @@ from collections import Counter
 
 from detectron2.config import CfgNode
 
-from imgcls.data.datasets import Dataset, check_labels, get_datasets
+from imgcls.data.datasets import Dataset, check_labels, get_datasets, label_counts
 from imgcls.solver import iterations
 
 _logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def resolve_epochs(solver: CfgNode, num_images: int) -> None:
 
 def positive_weights(datasets: list[Dataset]) -> list[float]:
     """Negatives / positives of each class over multi-label sets; 1.0 for a class without a positive, with a warning."""
-    positives = Counter(label for dataset in datasets for record in dataset.records for label in set(record["labels"]))
+    positives = sum((label_counts(dataset.records) for dataset in datasets), Counter())
     total = sum(len(dataset.records) for dataset in datasets)
     classes = datasets[0].classes
     missing = [name for label, name in enumerate(classes) if not positives[label]]

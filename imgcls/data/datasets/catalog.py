@@ -17,7 +17,7 @@ class CatalogReader:
         self.load, self.name, self.classes = load, name, classes
 
     def __call__(self) -> list[dict]:
-        return self.load(self.name, self.classes).records
+        return list(self.load(self.name, self.classes).records)
 
 
 def user_function(name: str) -> Callable[[], list[dict]] | None:

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from imgcls.data.datasets.records import Dataset, Listing
+from imgcls.data.datasets.records import Dataset, Listing, StoredRecords, label_counts, labels_of
 from imgcls.errors import UserError
 
 
 def to_dataset(name: str, listing: Listing, classes: Sequence[str] | None = None) -> Dataset:
-    """Gives the listing its name and the training's classes; labels are changed in place.
+    """Gives the listing its name and the training's classes; labels of a list are changed in place.
 
     Args:
         name: begins every message.
@@ -18,15 +18,17 @@ def to_dataset(name: str, listing: Listing, classes: Sequence[str] | None = None
         UserError: an image id comes twice, there is no class, a class name comes twice, or a picture has a
             class that the training lacks.
     """
-    _check_unique_ids(name, listing.records)
+    records = listing.records
+    if not isinstance(records, StoredRecords):
+        _check_unique_ids(name, records)
     if classes is None:
         _check_training_classes(name, listing.classes)
         classes = listing.classes
     elif listing.named:
-        _map_by_name(name, listing, classes)
+        records = _map_by_name(name, listing, classes)
     else:
         _check_indices(name, listing, classes)
-    return Dataset(name, listing.records, list(classes), listing.multi_label, listing.source)
+    return Dataset(name, records, list(classes), listing.multi_label, listing.source)
 
 
 def check_labels(dataset: Dataset, num_classes: int, multi_label: bool) -> None:
@@ -52,8 +54,10 @@ def check_labels(dataset: Dataset, num_classes: int, multi_label: bool) -> None:
             f"MODEL.CLSNET.NUM_CLASSES is {num_classes}, but {dataset.name} has {len(dataset.classes)} classes "
             f"({_some(dataset.classes)}); set it to {len(dataset.classes)}, or to -1 to take it from the data"
         )
+    if all(0 <= label < num_classes for label in label_counts(dataset.records)):
+        return
     for number, record in enumerate(dataset.records, 1):
-        for label in record["labels"] if multi_label else (record["label"],):
+        for label in labels_of(record):
             if not 0 <= label < num_classes:
                 raise UserError(
                     f"{dataset.name}: record {number} ({record['file_name']}): the label {label} is out of range; "
@@ -82,22 +86,26 @@ def _check_training_classes(name: str, classes: list[str]) -> None:
         raise UserError(f"{name}: two classes have the name {twice!r}; give each class a name of its own")
 
 
-def _map_by_name(name: str, listing: Listing, classes: Sequence[str]) -> None:
+def _map_by_name(name: str, listing: Listing, classes: Sequence[str]) -> Sequence[dict]:
+    records = listing.records
     if listing.classes == list(classes):
-        return
+        return records
     index = {c: i for i, c in enumerate(classes)}
     mapping = [index.get(c) for c in listing.classes]
-    missing = [listing.classes[i] for i in sorted(_used(listing)) if mapping[i] is None]
+    missing = [listing.classes[i] for i in sorted(label_counts(records)) if mapping[i] is None]
     if missing:
         raise UserError(
             f"{name}: has {'the class' if len(missing) == 1 else 'classes'} {_some(missing)}, which the training set "
             f"lacks; its {len(classes)} classes: {_some(classes)}; remove the pictures or train with them"
         )
-    for record in listing.records:
+    if isinstance(records, StoredRecords):
+        return records.relabelled(mapping)
+    for record in records:
         if listing.multi_label:
             record["labels"] = [mapping[label] for label in record["labels"]]
         else:
             record["label"] = mapping[record["label"]]
+    return records
 
 
 def _check_indices(name: str, listing: Listing, classes: Sequence[str]) -> None:
@@ -107,12 +115,6 @@ def _check_indices(name: str, listing: Listing, classes: Sequence[str]) -> None:
             f"{name}: has the label {largest}, which the training set lacks; its {len(classes)} classes are "
             f"0 to {len(classes) - 1}: {_some(classes)}"
         )
-
-
-def _used(listing: Listing) -> set[int]:
-    if listing.multi_label:
-        return {label for record in listing.records for label in record["labels"]}
-    return {record["label"] for record in listing.records}
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,5 +1,7 @@
 """What a dataset is, what a reader hands on, and the check of records that somebody else wrote."""
 
+from abc import abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os.path import join
@@ -8,20 +10,36 @@ from typing import Any, NoReturn
 from imgcls.errors import UserError
 
 
+class StoredRecords(Sequence[dict]):
+    """Records that are not kept as dicts but made when they are asked for: sets of millions of pictures.
+
+    Their image ids are unique and their labels were checked when they were stored.
+    """
+
+    @abstractmethod
+    def label_counts(self) -> Counter[int]:
+        """How many pictures each label has."""
+
+    @abstractmethod
+    def relabelled(self, mapping: Sequence[int | None]) -> "StoredRecords":
+        """The same pictures, with ``mapping[label]`` for every label; None is for labels that none has."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A named set of pictures under the classes of a training.
 
     Attributes:
         name: as in ``DATASETS.TRAIN`` or ``DATASETS.TEST``.
-        records: ``{"file_name", "image_id", "label"}`` each, or ``"labels"`` for a multi-label set.
+        records: ``{"file_name", "image_id", "label"}`` each, or ``"labels"`` for a multi-label set; a list or
+            ``StoredRecords``.
         classes: the training's class names; index = label.
         multi_label: whether the records have ``"labels"``.
         source: the file or folder that the records were read from.
     """
 
     name: str
-    records: list[dict]
+    records: Sequence[dict]
     classes: list[str]
     multi_label: bool
     source: str
@@ -32,14 +50,14 @@ class Listing:
     """What a reader hands on: labels are indices into its own ``classes``.
 
     Attributes:
-        records: may be changed by whoever gets them.
+        records: a list that may be changed by whoever gets it, or ``StoredRecords``.
         classes: in the source's own order.
         named: whether the source knows names, or ``classes`` are just the indices written out.
         multi_label: whether the records have ``"labels"``.
         source: the file or folder that was read.
     """
 
-    records: list[dict]
+    records: Sequence[dict]
     classes: list[str]
     named: bool
     multi_label: bool
@@ -99,6 +117,18 @@ def check_records(
             f"{source}: has the label {largest}, but only {len(classes)} class names: 0 to {len(classes) - 1}"
         )
     return Listing(records, list(classes), True, multi_label, source)
+
+
+def label_counts(records: Sequence[dict]) -> Counter[int]:
+    """How many pictures each label has."""
+    if isinstance(records, StoredRecords):
+        return records.label_counts()
+    return Counter(label for record in records for label in labels_of(record))
+
+
+def labels_of(record: dict) -> Sequence[int]:
+    """The labels of a record of either kind."""
+    return record["labels"] if "labels" in record else (record["label"],)
 
 
 class _Names:
