@@ -12,52 +12,83 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from imgcls.errors import UserError
-
-# Markers of a JPEG frame header (SOF0 to SOF2, Huffman coding) and of segments that have no length.
-_FRAMES = (0xC0, 0xC1, 0xC2)
-_BARE = (0x01, *range(0xD0, 0xD8))
+from .jpeg_header import read_jpeg_header
+from .picture_bytes import ADVICE, BadImageError, read_bytes
 
 
-class BadImageError(UserError):
-    """A file that cannot be read as a picture."""
+class Picture:
+    """An encoded picture whose size is known before it is decoded, where the file allows that.
+
+    It is upright (EXIF orientation applied) and in 8-bit colour, whatever the file holds: grey and palette pictures
+    become colour, 16-bit ones are scaled to 8 bits, CMYK is converted, and an alpha channel is dropped.
+
+    Args:
+        data: the file's bytes.
+        name: begins every message.
+        image_format: ``"BGR"`` or ``"RGB"``.
+
+    Attributes:
+        size: height and width in pixels.
+
+    Raises:
+        BadImageError: truncated, or not a picture.
+    """
+
+    def __init__(self, data: bytes, name: str, image_format: str = "BGR"):
+        self.data = data
+        self.name = name
+        self.image_format = image_format
+        header = read_jpeg_header(data)
+        self._plain = header is not None or _is_plain_png(data)
+        self._decoded = None
+        if header is not None and header.upright:
+            self.size = (header.height, header.width)
+        else:
+            self._decoded = self._decode(cv2.IMREAD_COLOR)
+            self.size = self._decoded.shape[:2]
+
+    def pixels(self, shrink: int = 1) -> NDArray[np.uint8]:
+        """``(H, W, 3)`` uint8, 0-255.
+
+        Args:
+            shrink: 1, 2, 4 or 8. A JPEG is decoded at this part of its size, rounded up, in less time; anything else
+                comes at its full size.
+
+        Raises:
+            BadImageError: damaged.
+        """
+        if self._decoded is not None:
+            return self._decoded
+        # The header is upright, so a second opinion on the orientation could only make a different picture.
+        return self._decode(_REDUCED[shrink] | cv2.IMREAD_IGNORE_ORIENTATION)
+
+    def _decode(self, flags: int) -> NDArray[np.uint8]:
+        if self._plain:
+            try:
+                image = cv2.imdecode(np.frombuffer(self.data, np.uint8), flags)
+            except cv2.error:  # a header that promises too many pixels
+                image = None
+            if image is not None:
+                return image if self.image_format == "BGR" else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        rgb = _decode_with_pillow(self.name, self.data)
+        return rgb if self.image_format == "RGB" else np.ascontiguousarray(rgb[:, :, ::-1])
 
 
 def read_image(path: str, image_format: str = "BGR") -> NDArray[np.uint8]:
-    """Reads a picture upright (EXIF orientation applied), in 8-bit colour, whatever the file holds.
-
-    Grey and palette pictures become colour, 16-bit ones are scaled to 8 bits, CMYK is converted, and an
-    alpha channel is dropped.
-
-    Args:
-        path: the file.
-        image_format: ``"BGR"`` or ``"RGB"``.
-
-    Returns:
-        ``(H, W, 3)`` uint8, 0-255.
+    """Reads a file as ``Picture`` does: ``(H, W, 3)`` uint8, 0-255.
 
     Raises:
         BadImageError: missing, empty, truncated, or not a picture.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        raise BadImageError(f"{path}: cannot be opened: {error.strerror}; {_ADVICE}") from error
-    if not data:
-        raise BadImageError(f"{path}: the file is empty (0 bytes); {_ADVICE}")
-    if _is_plain_jpeg(data) or _is_plain_png(data):
-        try:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        except cv2.error:  # a header that promises too many pixels
-            image = None
-        if image is not None:
-            return image if image_format == "BGR" else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    rgb = _decode_with_pillow(path, data)
-    return rgb if image_format == "RGB" else np.ascontiguousarray(rgb[:, :, ::-1])
+    return Picture(read_bytes({"file_name": path}), path, image_format).pixels()
 
 
-_ADVICE = 'replace or remove it, or set DATALOADER.BAD_IMAGES to "skip"'
+_REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 
 
 def _decode_with_pillow(path: str, data: bytes) -> NDArray[np.uint8]:
@@ -68,10 +99,10 @@ def _decode_with_pillow(path: str, data: bytes) -> NDArray[np.uint8]:
                 return _to_8_bit(upright)
             return np.array(upright.convert("RGB"))
     except UnidentifiedImageError as error:
-        raise BadImageError(f"{path}: not a picture that Pillow knows; {_ADVICE}") from error
+        raise BadImageError(f"{path}: not a picture that Pillow knows; {ADVICE}") from error
     # Pillow's decoders raise all of these for damaged files.
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise BadImageError(f"{path}: damaged or truncated ({' '.join(str(error).split())}); {_ADVICE}") from error
+        raise BadImageError(f"{path}: damaged or truncated ({' '.join(str(error).split())}); {ADVICE}") from error
 
 
 def _to_8_bit(image: Image.Image) -> NDArray[np.uint8]:
@@ -81,20 +112,6 @@ def _to_8_bit(image: Image.Image) -> NDArray[np.uint8]:
     scale = 1 if grey.dtype.kind == "f" else 257
     grey = np.clip(grey / scale, 0, 255)
     return np.repeat(np.rint(grey).astype(np.uint8)[:, :, None], 3, axis=2)
-
-
-def _is_plain_jpeg(data: bytes) -> bool:
-    """A JPEG with 1 or 3 components of 8 bits that ends with its end marker."""
-    if not data.startswith(b"\xff\xd8") or not data.endswith(b"\xff\xd9"):
-        return False
-    at = 2
-    while at + 10 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker in _FRAMES:
-            bits, components = data[at + 4], data[at + 9]
-            return bits == 8 and components in (1, 3)
-        at += 2 if marker in _BARE else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return False
 
 
 def _is_plain_png(data: bytes) -> bool:

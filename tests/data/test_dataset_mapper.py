@@ -6,6 +6,14 @@ from PIL import Image
 from imgcls.data import ClsDatasetMapper
 
 
+def whole(picture):
+    return torch.from_numpy(picture.pixels()).permute(2, 0, 1)
+
+
+def mapper(image_format="BGR", num_classes=4):
+    return ClsDatasetMapper(crop=whole, augment=lambda x: x, image_format=image_format, num_classes=num_classes)
+
+
 @pytest.fixture
 def picture(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
@@ -17,22 +25,19 @@ def picture(tmp_path):
 def test_plain_arguments_picture_label_and_passing_through(picture):
     path, pixels = picture
     record = {"file_name": path, "image_id": "a", "label": 2, "mine": "kept"}
-    sample = ClsDatasetMapper(transforms=lambda x: x, image_format="RGB", num_classes=3)(record)
+    sample = mapper("RGB")(record)
     assert torch.equal(sample.pop("image"), torch.from_numpy(pixels).permute(2, 0, 1))
     assert sample == record and "image" not in record
 
 
 def test_labels_become_a_multi_hot_target(picture):
-    mapper = ClsDatasetMapper(transforms=lambda x: x, image_format="BGR", num_classes=4)
-    assert mapper({"file_name": picture[0], "labels": [3, 0]})["label"].tolist() == [1, 0, 0, 1]
-    empty = mapper({"file_name": picture[0], "labels": []})["label"]
+    assert mapper()({"file_name": picture[0], "labels": [3, 0]})["label"].tolist() == [1, 0, 0, 1]
+    empty = mapper()({"file_name": picture[0], "labels": []})["label"]
     assert empty.tolist() == [0, 0, 0, 0] and empty.dtype == torch.float32
 
 
 def test_no_label_is_needed(picture):
-    assert "label" not in ClsDatasetMapper(transforms=lambda x: x, image_format="BGR", num_classes=4)(
-        {"file_name": picture[0]}
-    )
+    assert "label" not in mapper()({"file_name": picture[0]})
 
 
 @pytest.mark.parametrize("image_format", ["BGR", "RGB"])

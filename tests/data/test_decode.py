@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from imgcls.data.decode import BadImageError, read_image
+from imgcls.data.decode import BadImageError, Picture, read_image
 
 
 def photo(size=(37, 23)):
@@ -128,3 +128,32 @@ def test_missing_file_and_folder(tmp_path):
         read_image(str(tmp_path / "gone.png"))
     with pytest.raises(BadImageError, match="Is a directory"):
         read_image(str(tmp_path))
+
+
+@pytest.mark.parametrize("shrink", [1, 2, 4, 8])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_size_is_known_and_a_part_of_it_can_be_asked_for(tmp_path, shrink, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path, Image.fromarray(photo()), "turned.jpg", exif=exif)
+    picture = Picture(path.read_bytes(), "turned.jpg", "RGB")
+    upright = ImageOps.exif_transpose(Image.open(path))
+    assert picture.size == (upright.height, upright.width)
+    # A turned picture and anything that is no plain JPEG comes at its full size.
+    part = shrink if orientation == 1 else 1
+    pixels = picture.pixels(shrink)
+    assert pixels.shape == (-(-upright.height // part), -(-upright.width // part), 3)
+    # Means over whole squares of the picture; the last row and column of the small one may hold less than a square.
+    rows, columns = upright.height // part, upright.width // part
+    squares = np.array(upright)[: rows * part, : columns * part].reshape(rows, part, columns, part, 3)
+    np.testing.assert_allclose(pixels[:rows, :columns], squares.mean((1, 3)), atol=6)
+
+
+def test_a_damaged_orientation_is_left_to_the_decoder(tmp_path):
+    path = saved(tmp_path, Image.fromarray(photo()), "plain.jpg")
+    data = path.read_bytes()
+    segment = b"Exif\0\0II*\0\xff\xff\xff\xff"
+    data = data[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + data[2:]
+    picture = Picture(data, "plain.jpg", "RGB")
+    assert picture.size == (23, 37)
+    np.testing.assert_array_equal(picture.pixels(), read_image(str(path), "RGB"))

@@ -1,0 +1,148 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_image
+from torchvision.transforms import v2
+
+from imgcls.data.crop import EvalCrop, TrainCrop, resize
+from imgcls.data.decode import Picture
+
+
+def photo(height=60, width=90):
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(0, 256, (6, 9, 3), dtype=np.uint8))
+    return np.array(small.resize((width, height), Image.BICUBIC))
+
+
+def encoded(pixels, kind="PNG", **options):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def picture(pixels, kind="PNG", **options):
+    return Picture(encoded(pixels, kind, **options), "test", "RGB")
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 90), (90, 60), (20, 20), (1, 300)])
+@pytest.mark.parametrize("crop_pct", [0.875, 1.0])
+def test_evaluation_is_antialiased_resize_and_centre_crop_as_pillow_does_it(height, width, crop_pct):
+    pixels = photo(height, width)
+    out = EvalCrop(32, crop_pct)(picture(pixels))
+    image = Image.fromarray(pixels)
+    short = round(32 / crop_pct)
+    scale = short / min(height, width)
+    image = image.resize((int(width * scale + 1e-9), int(height * scale + 1e-9)), Image.BILINEAR)
+    left, top = round((image.width - 32) / 2), round((image.height - 32) / 2)
+    expected = np.array(image.crop((left, top, left + 32, top + 32)))
+    assert out.dtype == torch.uint8 and out.shape == (3, 32, 32)
+    np.testing.assert_allclose(out.permute(1, 2, 0).numpy().astype(int), expected.astype(int), atol=1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 90), (90, 61), (33, 33), (20, 300)])
+def test_both_crops_have_the_pixels_of_torchvision(height, width):
+    """The same random numbers give the same crop; the kernel for colours side by side may round another way."""
+    pixels = photo(height, width)
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        ours = TrainCrop(32, (0.2, 0.9), (0.5, 2.0))(picture(pixels))
+        after = torch.rand(1)
+        torch.manual_seed(seed)
+        expected = v2.RandomResizedCrop(32, (0.2, 0.9), (0.5, 2.0), antialias=True)(tensor)
+        assert torch.equal(after, torch.rand(1))
+        assert (ours.int() - expected.int()).abs().max() <= 1
+    expected = v2.CenterCrop(32)(v2.Resize(37, antialias=True)(tensor))
+    assert (EvalCrop(32)(picture(pixels)).int() - expected.int()).abs().max() <= 1
+
+
+def test_training_crop_is_antialiased():
+    """The picture's Nyquist stripes average to grey; without antialiasing they would alias to black or white."""
+    stripes = np.zeros((256, 256, 3), np.uint8)
+    stripes[:, ::2] = 255
+    out = TrainCrop(32, scale=(1.0, 1.0), ratio=(1.0, 1.0))(picture(stripes))
+    assert out.dtype == torch.uint8 and out.shape == (3, 32, 32)
+    assert (out.float() - 127.5).abs().max() < 20
+
+
+def test_crops_cover_the_asked_share_of_the_picture():
+    """Each pixel holds its own row and column: the crop's extent can be read off the result."""
+    grid = np.zeros((200, 200, 3), np.uint8)
+    grid[:, :, 0], grid[:, :, 1] = np.arange(200)[:, None], np.arange(200)
+    crop, source = TrainCrop(200, (0.25, 0.5), (0.8, 1.25)), picture(grid)
+    for _ in range(30):
+        out = crop(source).float()
+        height, width = (out[0].max() - out[0].min() + 1).item(), (out[1].max() - out[1].min() + 1).item()
+        assert 0.24 <= height * width / 200**2 <= 0.52 and 0.77 <= width / height <= 1.3
+
+
+def photograph():
+    return load_sample_image("china.jpg")  # 427 x 640
+
+
+class Spy(Picture):
+    """Remembers at which part of its size it was decoded."""
+
+    def pixels(self, shrink=1):
+        self.shrink = shrink
+        return super().pixels(shrink)
+
+
+def same_at_full_size(data):
+    """The picture, always decoded at its full size."""
+    picture = Picture(data, "test", "RGB")
+    pixels = picture.pixels()
+    picture.pixels = lambda shrink: pixels
+    return picture
+
+
+@pytest.mark.parametrize("quality", [80, 95])
+@pytest.mark.parametrize(("size", "part"), [(73, 1), (68, 2), (36, 2), (34, 4), (17, 8)])
+def test_decoding_at_a_part_of_the_size_stays_within_half_a_level_of_the_whole(size, part, quality):
+    data = encoded(photograph(), "JPEG", quality=quality)
+    spy, full, crop = Spy(data, "test", "RGB"), same_at_full_size(data), TrainCrop(size, (0.97, 1.0), (1.4, 1.6))
+    for seed in range(5):
+        torch.manual_seed(seed)
+        ours = crop(spy).int()
+        torch.manual_seed(seed)
+        assert spy.shrink == part and (ours - crop(full).int()).abs().float().mean() <= 0.5
+
+
+def test_a_random_crop_is_found_again_in_a_picture_decoded_at_a_part_of_its_size():
+    """Rows and columns brighten evenly, so that the crop's place can be read off its mean."""
+    height, width = 801, 1203
+    ramp = np.zeros((height, width, 3), np.uint8)
+    ramp[:, :, 0] = (np.arange(height) * 250 / height).astype(np.uint8)[:, None]
+    ramp[:, :, 1] = (np.arange(width) * 250 / width).astype(np.uint8)
+    data = encoded(ramp, "JPEG", quality=100, subsampling=0)
+    spy, full = Spy(data, "test", "RGB"), same_at_full_size(data)
+    crop, parts = TrainCrop(24, (0.05, 1.0)), set()
+    for seed in range(40):
+        torch.manual_seed(seed)
+        ours = crop(spy).float().mean((1, 2))
+        torch.manual_seed(seed)
+        torch.testing.assert_close(ours, crop(full).float().mean((1, 2)), atol=0.7, rtol=0)
+        torch.manual_seed(seed)
+        exact = v2.RandomResizedCrop(24, (0.05, 1.0), antialias=True)(torch.from_numpy(ramp).permute(2, 0, 1))
+        # The crop begins and ends at whole pixels of the smaller picture: up to 7 of the 801 rows off, on either side.
+        torch.testing.assert_close(ours, exact.float().mean((1, 2)), atol=3.5, rtol=0)
+        parts.add(spy.shrink)
+    assert parts == {2, 4, 8}
+
+
+def test_evaluation_decodes_the_whole_picture():
+    spy = Spy(encoded(photograph(), "JPEG"), "test", "RGB")
+    EvalCrop(16)(spy)
+    assert spy.shrink == 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 24), (45, 73), (90, 100), (1, 1)])
+def test_resize_is_pillows_and_keeps_the_colours_of_a_pixel_side_by_side(height, width):
+    pixels = photo()[5:50, 7:80]
+    out = resize(pixels, height, width)
+    assert out.shape == (3, height, width) and out.permute(1, 2, 0).is_contiguous()
+    expected = np.array(Image.fromarray(pixels).resize((width, height), Image.BILINEAR))
+    assert np.abs(out.permute(1, 2, 0).numpy().astype(int) - expected.astype(int)).max() <= 1
