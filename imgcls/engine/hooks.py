@@ -5,7 +5,7 @@ metrics.json) is part of it; all that comes after it is done again by the run th
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from detectron2.engine import HookBase
 from detectron2.engine import hooks as detectron2_hooks
@@ -13,6 +13,24 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from imgcls.data import ClsLoader
+
+
+class ReadScalars(HookBase):
+    """Reads losses before anybody needs them: a line, an evaluation, a checkpoint.
+
+    Args:
+        periods: in iterations, of those who need them; 0 never does.
+        read: called on all processes.
+    """
+
+    def __init__(self, periods: Sequence[int], read: Callable[[], None]):
+        self.periods = periods
+        self.read = read
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done == self.trainer.max_iter or any(period > 0 and done % period == 0 for period in self.periods):
+            self.read()
 
 
 class Evaluate(HookBase):

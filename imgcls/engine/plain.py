@@ -9,10 +9,8 @@ import os
 import shutil
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
 from contextlib import suppress
 
-import numpy as np
 from detectron2.config import CfgNode
 from detectron2.engine.hooks import LRScheduler
 from detectron2.evaluation.testing import flatten_results_dict
@@ -20,7 +18,6 @@ from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, JSONWriter
-from torch import Tensor
 
 from imgcls.data import build_train_loader
 from imgcls.solver import apply_schedule, build_ema, iterations, read_options
@@ -32,6 +29,7 @@ from .preempt import EXIT_CODE, Preemption
 from .progress import Progress, TrainingAccuracy
 from .replicas import replicate
 from .run_log import RunLog
+from .scalars import Scalars
 from .step import build_step
 from .trainer import Trainer
 
@@ -103,35 +101,42 @@ class PlainTrainer:
         solver, last = self.cfg.SOLVER, self.cfg.SOLVER.MAX_ITER - 1
         writer = JSONWriter(self.log.path) if comm.is_main_process() else None
         accuracy = TrainingAccuracy(self.model.loss, self.cfg.TEST.TOPK)
+        scalars = Scalars()
         progress = Progress(self.loader.num_images, self.loader.batch_size, last)
         batches = iter(self.loader)
         self.step.model.train()
+
+        def read() -> None:
+            self.step.finite.settle()
+            progress.add(scalars.read(storage))
 
         for iteration in range(self.first, last + 1):
             storage.iter = iteration
             start = time.perf_counter()
             losses, waited = self.step(batches, iteration)
-            values = _mean_over_processes(losses)
-            shown = _mean_over_processes(accuracy.read())
-            storage.put_scalars(total_loss=sum(values.values()), **(values if len(values) > 1 else {}))
-            storage.put_scalars(lr=self._lr(), **shown, smoothing_hint=False)
+            storage.put_scalar("lr", self._lr(), smoothing_hint=False)
             self.scheduler.step()
-            seconds = time.perf_counter() - start
-            storage.put_scalars(data_time=waited, time=seconds)
-            progress.add(iteration, sum(values.values()), shown, waited, seconds)
+            scalars.add(iteration, losses, accuracy.read(), data_time=waited, time=time.perf_counter() - start)
 
             epoch_ends, ends = progress.epoch_ends(iteration), iteration == last
-            if ends or _due(iteration, self.cfg.TEST.EVAL_PERIOD, epoch_ends):
+            evaluates = ends or _due(iteration, self.cfg.TEST.EVAL_PERIOD, epoch_ends)
+            writes = ends or _due(iteration, solver.LOG_PERIOD)
+            saves = ends or epoch_ends or _due(iteration, solver.CHECKPOINT_PERIOD)
+            if evaluates or writes or saves:
+                read()
+            if evaluates:
                 self._evaluate(storage, iteration)
-            if writer and (ends or self.best.stop or _due(iteration, solver.LOG_PERIOD)):
+            if writer and (writes or self.best.stop):
                 _logger.info(progress.line(iteration))
                 writer.write()
 
             # A checkpoint is the last thing that an iteration does: what came before it is never done again.
             leaves = preemption.requested()
+            if leaves:
+                read()
             if self.best.iteration == iteration:
                 self._save("model_best", iteration, tag=False)
-            if ends or leaves or epoch_ends or self.best.stop or _due(iteration, solver.CHECKPOINT_PERIOD):
+            if saves or leaves or self.best.stop:
                 self._save(f"model_{iteration:07d}", iteration)
             if self.best.stop:
                 break
@@ -161,11 +166,6 @@ class PlainTrainer:
         here = os.path.realpath(os.path.dirname(path)) == os.path.realpath(self.checkpointer.save_dir)
         if comm.is_main_process() and here and not (os.path.exists(other) and os.path.samefile(path, other)):
             _link(path, other)
-
-
-def _mean_over_processes(values: Mapping[str, Tensor | float]) -> dict[str, float]:
-    every = comm.all_gather({name: float(value) for name, value in values.items()})
-    return {name: np.mean([mine[name] for mine in every]).item() for name in values}
 
 
 def _due(iteration: int, period: int, otherwise: bool = False) -> bool:

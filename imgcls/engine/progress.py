@@ -1,11 +1,13 @@
 """The line that the plain trainer prints: where it is, how fast, how well, and how long it still takes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 from torch import Tensor, nn
 
 from imgcls.evaluation.metrics import topk_accuracy
+
+from .scalars import Row
 
 
 class TrainingAccuracy:
@@ -22,8 +24,8 @@ class TrainingAccuracy:
         if not loss.multi_label:
             loss.register_forward_hook(lambda module, inputs, output: self._keep(*inputs))
 
-    def read(self) -> dict[str, float]:
-        """``{"train/top1": 0-100, ...}`` over the batches since the last call."""
+    def read(self) -> dict[str, Tensor]:
+        """``{"train/top1": 0-100, ...}`` over the batches since the last call; scalars on their device."""
         result = {}
         for k in self.topk:
             parts = [topk_accuracy(x.topk(k).indices, y, k) for x, y in self._batches if k <= x.shape[1]]
@@ -60,13 +62,15 @@ class Progress:
         """Whether the next iteration begins in another epoch."""
         return self.epoch(iteration + 1) > self.epoch(iteration)
 
-    def add(self, iteration: int, loss: float, accuracies: Mapping[str, float], waited: float, seconds: float) -> None:
-        """Takes in one iteration, with the seconds that it waited for data and that it took in all."""
-        if iteration > 0 and self.epoch_ends(iteration - 1):
-            self._sums, self._count = {}, 0
-        self._count += 1
-        for name, value in {"Time": seconds, "Data": waited, "Loss": loss, **accuracies}.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
+    def add(self, rows: Sequence[Row]) -> None:
+        """Takes in iterations, with their seconds in all (``"time"``) and those waiting for data (``"data_time"``)."""
+        for row in rows:
+            if row.iteration > 0 and self.epoch_ends(row.iteration - 1):
+                self._sums, self._count = {}, 0
+            self._count += 1
+            values = {"Time": row.seconds["time"], "Data": row.seconds["data_time"], "Loss": row.loss, **row.shown}
+            for name, value in values.items():
+                self._sums[name] = self._sums.get(name, 0.0) + value
 
     def line(self, iteration: int) -> str:
         """``Epoch [3][120/351]  Time 0.101  Data 0.004  Loss 1.235  train/top1 56.3  1267 images/s  left 0:12:03``."""

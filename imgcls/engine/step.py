@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from imgcls.data.samplers import derive_seed
 
-from .non_finite import check_finite
+from .non_finite import FiniteCheck
 
 
 class TrainStep:
@@ -34,6 +34,9 @@ class TrainStep:
         ema: updated after every step.
         seed: of the model's random numbers.
         run_folder: its last checkpoint is named when the loss is not finite.
+
+    Attributes:
+        finite: to be settled before anything is saved.
     """
 
     def __init__(
@@ -53,8 +56,8 @@ class TrainStep:
         self.precision = precision
         self.ema = ema
         self.seed = seed
-        self.run_folder = run_folder
         self.device_type = next(model.parameters()).device.type
+        self.finite = FiniteCheck(self.device_type, run_folder)
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=precision is torch.float16)
 
     def __call__(self, batches: Iterator[Any], iteration: int) -> tuple[dict[str, Tensor], float]:
@@ -64,7 +67,8 @@ class TrainStep:
             The losses (scalars, detached, means over the batches) and the seconds that were spent waiting for data.
 
         Raises:
-            FloatingPointError: a loss is not finite; the weights are as they were before.
+            FloatingPointError: a loss is not finite (on a CPU; ``finite.settle`` tells of a GPU's). The weights are as
+                they were before.
         """
         self.optimizer.zero_grad()
         waited, parts = 0.0, []
@@ -77,7 +81,7 @@ class TrainStep:
             # Gradients of the processes are averaged once, with those of the last batch.
             with self._synchronised(number == self.accum_steps - 1):
                 losses = self._forward(batch)
-                check_finite(losses, batch, iteration, self.optimizer.param_groups[0]["lr"], self.run_folder)
+                self.finite.see(losses, batch, iteration, self.optimizer.param_groups[0]["lr"])
                 self.scaler.scale(sum(losses.values()) / self.accum_steps).backward()
             parts.append({name: loss.detach() for name, loss in losses.items()})
         self.scaler.unscale_(self.optimizer)  # now, because the optimizer may clip

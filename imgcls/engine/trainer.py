@@ -19,10 +19,11 @@ from imgcls.solver import apply_schedule, build_ema, read_options
 from . import build
 from .best import BestTracker
 from .evaluate import test_with_average
-from .hooks import Evaluate, PreciseBN, SaveCheckpoints, WriteLines
+from .hooks import Evaluate, PreciseBN, ReadScalars, SaveCheckpoints, WriteLines
 from .preempt import EXIT_CODE, Preemption
 from .replicas import broadcast_buffers, replicate
 from .run_log import RunLog
+from .scalars import Scalars
 from .step import TrainStep, build_step
 
 _logger = logging.getLogger(__name__)
@@ -59,6 +60,8 @@ class Trainer(DefaultTrainer):
         """detectron2's timer, schedule and writers, and our evaluation and checkpoints."""
         cfg = self.cfg
         built = [hooks.IterationTimer(), hooks.LRScheduler()]
+        periods = (cfg.SOLVER.LOG_PERIOD, cfg.TEST.EVAL_PERIOD, cfg.SOLVER.CHECKPOINT_PERIOD)
+        built.append(ReadScalars(periods, self._read_scalars))
         if cfg.TEST.PRECISE_BN.ENABLED and hooks.get_bn_modules(self.model):
             loader, count = self.build_train_loader(cfg), cfg.TEST.PRECISE_BN.NUM_ITER
             built.append(PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, count))
@@ -117,7 +120,12 @@ class Trainer(DefaultTrainer):
         """Writes a checkpoint of the iteration that was just finished; ``tag`` makes it the one to resume from."""
         self.checkpointer.save(name, tag=tag, iteration=self.iter)
 
+    def _read_scalars(self) -> None:
+        self._trainer.step.finite.settle()
+        self._trainer.scalars.read(self.storage)
+
     def _leave(self) -> None:
+        self._read_scalars()
         if comm.is_main_process():
             self.save(f"model_{self.iter:07d}")
         comm.synchronize()
@@ -163,7 +171,8 @@ class _StepTrainer(SimpleTrainer):
     def __init__(self, model: nn.Module, loader: Any, optimizer: Any, step: TrainStep):
         super().__init__(model, loader, optimizer)
         self.step = step
+        self.scalars = Scalars()
 
     def run_step(self) -> None:
         losses, waited = self.step(self._data_loader_iter, self.iter)
-        self._write_metrics(losses, waited)
+        self.scalars.add(self.iter, losses, {}, data_time=waited)

@@ -69,7 +69,7 @@ class ImageNetEvaluator(GatheredEvaluator):
 
     def _score(self, predictions: Predictions) -> OrderedDict[str, OrderedDict[str, float]]:
         labels, pred = predictions.joined("labels"), predictions.joined("pred_classes")
-        metrics = OrderedDict((f"top{k}", topk_accuracy(pred, labels, k)) for k in self.topk)
+        metrics = OrderedDict((f"top{k}", topk_accuracy(pred, labels, k).item()) for k in self.topk)
         if self.output_dir is not None:
             self._write(predictions, labels, pred[:, 0], metrics)
         return OrderedDict(accuracy=metrics)

@@ -5,7 +5,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 
-def topk_accuracy(pred_classes: Tensor, labels: Tensor, k: int) -> float:
+def topk_accuracy(pred_classes: Tensor, labels: Tensor, k: int) -> Tensor:
     """Share of pictures whose class is among the k best.
 
     torchmetrics counts top-k from the scores of all classes; from the k best indices it is this one line.
@@ -16,10 +16,10 @@ def topk_accuracy(pred_classes: Tensor, labels: Tensor, k: int) -> float:
         k: how many of the best count.
 
     Returns:
-        A percentage, 0 to 100.
+        A percentage, 0 to 100; float64, scalar.
     """
     hits = (pred_classes[:, :k] == labels[:, None]).any(dim=1)
-    return 100.0 * hits.double().mean().item()
+    return 100.0 * hits.double().mean()
 
 
 def confusion_matrix(pred: Tensor, labels: Tensor, num_classes: int) -> Tensor:

@@ -14,4 +14,8 @@ def build_ema(cfg: CfgNode, model: nn.Module) -> AveragedModel | None:
         model: not wrapped for distributed training.
     """
     decay = cfg.SOLVER.EMA_DECAY
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay > 0 else None
+    if decay == 0:
+        return None
+    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    ema.n_averaged = ema.n_averaged.cpu()  # it is looked at in every step, and a GPU should not be waited for
+    return ema

@@ -2,6 +2,7 @@ import torch
 from torch import nn
 
 from imgcls.engine.progress import Progress, TrainingAccuracy
+from imgcls.engine.scalars import Row
 from imgcls.modeling.losses import SigmoidLoss, SoftmaxLoss
 
 
@@ -37,7 +38,12 @@ def test_epochs_of_a_stream_that_does_not_divide():
 
 def test_line_has_the_means_of_the_epoch():
     progress = Progress(num_images=8, batch_size=4, last=5)
-    for iteration, loss in enumerate([9.0, 9.0, 1.0, 2.0]):
-        progress.add(iteration, loss, {"train/top1": 10 * loss}, waited=0.25, seconds=0.5)
+    seconds = {"time": 0.5, "data_time": 0.25}
+    rows = [
+        Row(iteration, {"loss_cls": loss}, {"train/top1": 10 * loss}, seconds)
+        for iteration, loss in enumerate([9.0, 9.0, 1.0, 2.0])
+    ]
+    progress.add(rows[:1])
+    progress.add(rows[1:])
     line = progress.line(3)
     assert line == ("Epoch [1][2/2]  Time 0.500  Data 0.250  Loss 1.500  train/top1 15.000  8 images/s  left 0:00:01")
