@@ -42,10 +42,14 @@ class RunLog:
         """What a line that is still to come needs: values to smooth, and those that no line has had yet."""
         written = (self.storage.iter + 1) // self.period * self.period - 1
         hints = self.storage.smoothing_hints()
+        histories = self.storage.histories()
+        # Which one was put first differs in a resumed run. The smoothed ones come first, as in any run: detectron2's
+        # writer orders its lines by that.
+        names = sorted(histories.keys() - _OF_THE_PROCESS, key=lambda name: (not hints[name], name))
         scalars = [
-            [name, hints[name], [list(value) for value in history.values()[-WINDOW if hints[name] else -1 :]]]
-            for name, history in self.storage.histories().items()
-            if name not in _OF_THE_PROCESS and (hints[name] or self.storage.latest()[name][1] > written)
+            [name, hints[name], [list(value) for value in histories[name].values()[-WINDOW if hints[name] else -1 :]]]
+            for name in names
+            if hints[name] or self.storage.latest()[name][1] > written
         ]
         return {"scalars": scalars, "bytes": os.path.getsize(self.path) if os.path.isfile(self.path) else 0}
 
