@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from imgcls.data.datasets.records import Dataset, Listing, StoredRecords, label_counts, labels_of
+from imgcls.data.datasets.records import Dataset, Listing, StoredRecords, check_unique_ids, label_counts, labels_of
 from imgcls.errors import UserError
 
 
@@ -20,7 +20,7 @@ def to_dataset(name: str, listing: Listing, classes: Sequence[str] | None = None
     """
     records = listing.records
     if not isinstance(records, StoredRecords):
-        _check_unique_ids(name, records)
+        check_unique_ids(name, ((number, record["image_id"]) for number, record in enumerate(records, 1)))
     if classes is None:
         _check_training_classes(name, listing.classes)
         classes = listing.classes
@@ -63,19 +63,6 @@ def check_labels(dataset: Dataset, num_classes: int, multi_label: bool) -> None:
                     f"{dataset.name}: record {number} ({record['file_name']}): the label {label} is out of range; "
                     f"{num_classes} classes have the labels 0 to {num_classes - 1}"
                 )
-
-
-def _check_unique_ids(name: str, records: list[dict]) -> None:
-    if len({record["image_id"] for record in records}) == len(records):
-        return
-    first = {}
-    for number, record in enumerate(records, 1):
-        before = first.setdefault(record["image_id"], number)
-        if before != number:
-            raise UserError(
-                f"{name}: records {before} and {number} have the same image_id {record['image_id']!r}; "
-                "each picture of a set needs an id of its own"
-            )
 
 
 def _check_training_classes(name: str, classes: list[str]) -> None:

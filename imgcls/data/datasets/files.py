@@ -3,8 +3,10 @@
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from imgcls.errors import UserError, UserFileNotFoundError
 
@@ -20,15 +22,28 @@ def read_text(path: str) -> str:
     Raises:
         UserError: there is no such file, it cannot be read, or it is not UTF-8.
     """
+    with open_text(path) as file:
+        return file.read()
+
+
+@contextmanager
+def open_text(path: str) -> Iterator[TextIO]:
+    """A UTF-8 file, with or without a byte order mark, to be read piece by piece.
+
+    Raises:
+        UserError: as `read_text`; whatever is read inside the ``with`` is covered.
+    """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            return file.read()
+            try:
+                yield file
+            except UnicodeDecodeError as error:  # its position counts from the piece that was being decoded
+                byte = file.buffer.tell() - len(error.object) + error.start
+                raise UserError(f"{path}: not UTF-8 text (byte {byte}); save the file as UTF-8") from None
     except FileNotFoundError:
         raise UserFileNotFoundError(f"{path}: no such file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -65,22 +80,27 @@ def write_once(name: str, write: Callable[[Path], None]) -> Path:
     return target
 
 
-def write_folder(target: Path, write: Callable[[Path], None], advice: str) -> None:
+def write_folder(target: Path, write: Callable[[Path], None], advice: str, replace: bool = False) -> None:
     """Lets ``write`` fill a temporary folder beside ``target``, which then takes that name in one step.
 
     Args:
-        target: not there yet, or an empty folder.
+        target: not there yet, or an empty folder; with ``replace`` also a filled one.
         write: gets the temporary folder.
         advice: ends the message when the folder cannot be written.
+        replace: removes a ``target`` that is there, once ``write`` is through.
 
     Raises:
         UserError: the folder cannot be written.
     """
     temporary = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
+    old = temporary.with_name(f"{temporary.name}-old")
     try:
         temporary.mkdir(parents=True)
         write(temporary)
+        if replace and target.is_dir():
+            target.rename(old)
         _take_name(temporary, target)
+        shutil.rmtree(old, ignore_errors=True)
     except UserError:
         raise
     except OSError as error:

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from imgcls.data.datasets.files import datasets_root, write_text
 from imgcls.data.datasets.folder import class_folders, pictures_below
-from imgcls.data.datasets.json_file import read_json
+from imgcls.data.datasets.json_file import index_json, read_json
 from imgcls.data.datasets.records import Listing
 from imgcls.errors import UserError, UserFileNotFoundError
 
@@ -31,7 +31,7 @@ def read_imagenet(split: str) -> Listing:
     return read_json(str(path))
 
 
-def make_imagenet_json(root: Path, save: Path) -> list[Path]:
+def make_imagenet_json(root: Path, save: Path, index: bool = False) -> list[Path]:
     """Lists the pictures below ``root`` in ``save/imagenet_detectron2_{train,val}.json``; returns what it wrote.
 
     The third file is ``class_to_idx.json``: the training folders, sorted. They number the classes of both
@@ -40,6 +40,7 @@ def make_imagenet_json(root: Path, save: Path) -> list[Path]:
     Args:
         root: has ``ILSVRC2012_img_train`` and ``ILSVRC2012_img_val``, or ``train`` and ``val``.
         save: made if it is missing.
+        index: also writes the index of both splits (`index_json`).
 
     Raises:
         UserError: a split or its pictures are missing, val has a class that train lacks, ``save`` cannot be written.
@@ -52,7 +53,10 @@ def make_imagenet_json(root: Path, save: Path) -> list[Path]:
     contents["class_to_idx.json"] = class_to_idx
     for name, content in contents.items():
         write_text(save / name, json.dumps(content))
-    return [save / name for name in contents]
+    written = [save / name for name in contents]
+    if index:
+        written += [index_json(str(save / _json_name(split))) for split in folders]
+    return written
 
 
 def _json_name(split: str) -> str:

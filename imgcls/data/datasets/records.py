@@ -2,9 +2,8 @@
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from os.path import join
 from typing import Any, NoReturn
 
 from imgcls.errors import UserError
@@ -64,15 +63,12 @@ class Listing:
     source: str
 
 
-def check_records(
-    records: Any, source: str, folder: str | None = None, classes: Sequence[str] | None = None
-) -> Listing:
-    """Checks records from a JSON file or a user's function and completes them in place.
+def check_records(records: Any, source: str, classes: Sequence[str] | None = None) -> Listing:
+    """Checks records that somebody else made and completes them in place.
 
     Args:
         records: should be a list of dicts.
         source: begins every message.
-        folder: what ``file_name`` is relative to; None leaves ``file_name`` as it is.
         classes: the class names, where the source gives them apart from the records; ``"class"`` is not
             looked at then.
 
@@ -81,42 +77,97 @@ def check_records(
     """
     if not isinstance(records, list):
         raise UserError(f"{source}: expected a list of records, got {_show(records)}")
-    if not records:
-        raise UserError(f"{source}: has no records")
-    multi_label = isinstance(records[0], dict) and "labels" in records[0]
-    key, other = ("labels", "label") if multi_label else ("label", "labels")
-    names = _Names(source)
-    largest = -1
-    for number, record in enumerate(records, 1):
+    check = RecordCheck(source, classes)
+    for record in records:
+        check(record)
+    return check.listing(records)
+
+
+class RecordCheck:
+    """Checks record after record; at the end it knows their classes.
+
+    Args:
+        source, classes: as of `check_records`.
+    """
+
+    def __init__(self, source: str, classes: Sequence[str] | None = None):
+        self.source = source
+        self.given = classes
+        self.names = _Names(source)
+        self.number = 0
+        self.largest = -1
+        self.multi_label = False
+        self.keys = ("label", "labels")
+
+    def __call__(self, record: Any) -> None:
+        """Checks the next record and gives it an ``"image_id"`` where it has none.
+
+        Raises:
+            UserError: names the record (counted from 1) and says why it cannot be used.
+        """
+        source = self.source
+        self.number = number = self.number + 1
+        if number == 1 and isinstance(record, dict) and "labels" in record:
+            self.multi_label, self.keys = True, ("labels", "label")
+        key, other = self.keys
         if type(record) is not dict or key not in record or other in record:
             _refuse(source, number, record, key, other)
         file_name = record.get("file_name")
         if type(file_name) is not str or not file_name:
             _refuse(source, number, record, key, other)
         value = record[key]
-        if multi_label and type(value) is not list:
+        if self.multi_label and type(value) is not list:
             raise UserError(f'{source}: record {number}: "labels" must be a list of class indices, got {_show(value)}')
-        for label in value if multi_label else (value,):
+        for label in value if self.multi_label else (value,):
             if type(label) is not int or label < 0:
                 raise UserError(f"{source}: record {number}: a label must be an int from 0 on, got {_show(label)}")
-            if label > largest:
-                largest = label
-        if multi_label and len(set(value)) != len(value):
+            if label > self.largest:
+                self.largest = label
+        if self.multi_label and len(set(value)) != len(value):
             raise UserError(f'{source}: record {number}: "labels" names a class twice: {value}')
-        if classes is None:
-            names.add(number, value, record.get("class"))
+        if self.given is None:
+            self.names.add(number, value, record.get("class"))
         image_id = record.setdefault("image_id", file_name)
         if type(image_id) is not int and type(image_id) is not str:
             raise UserError(f'{source}: record {number}: "image_id" must be an int or a string, got {_show(image_id)}')
-        if folder is not None:
-            record["file_name"] = join(folder, file_name)
-    if classes is None:
-        return Listing(records, names.classes(largest), bool(names.by_label), multi_label, source)
-    if largest >= len(classes):
-        raise UserError(
-            f"{source}: has the label {largest}, but only {len(classes)} class names: 0 to {len(classes) - 1}"
-        )
-    return Listing(records, list(classes), True, multi_label, source)
+
+    def listing(self, records: Sequence[dict]) -> Listing:
+        """What was checked, as a reader hands it on.
+
+        Raises:
+            UserError: there was no record, or a label has no class name.
+        """
+        if not self.number:
+            raise UserError(f"{self.source}: has no records")
+        if self.given is None:
+            names = self.names
+            return Listing(records, names.classes(self.largest), bool(names.by_label), self.multi_label, self.source)
+        if self.largest >= len(self.given):
+            raise UserError(
+                f"{self.source}: has the label {self.largest}, but only {len(self.given)} class names: "
+                f"0 to {len(self.given) - 1}"
+            )
+        return Listing(records, list(self.given), True, self.multi_label, self.source)
+
+
+def check_unique_ids(source: str, numbered: Iterable[tuple[int, int | str]]) -> None:
+    """Checks that no image id comes twice.
+
+    Args:
+        source: begins the message.
+        numbered: record numbers from 1 on, and the ids of these records.
+
+    Raises:
+        UserError: names the first two records with the same id.
+    """
+    first: dict[int | str, int] = {}
+    for number, image_id in numbered:
+        before = first.setdefault(image_id, number)
+        if before != number:
+            raise UserError(
+                f"{source}: records {before} and {number} have the same image_id {image_id!r}; "
+                "each picture of a set needs an id of its own"
+            )
 
 
 def label_counts(records: Sequence[dict]) -> Counter[int]:

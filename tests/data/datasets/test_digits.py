@@ -33,10 +33,10 @@ def test_the_split(root):
     train, test = get_dataset("digits_train"), get_dataset("digits_test")
     assert (len(train.records), len(test.records)) == (1437, 360)
     assert train.classes == test.classes == [str(i) for i in range(10)]
-    numbers = [record["image_id"] for record in train.records + test.records]
+    numbers = [record["image_id"] for record in [*train.records, *test.records]]
     assert sorted(numbers) == list(range(1797))
     target = load_digits().target
-    assert all(record["label"] == target[record["image_id"]] for record in train.records + test.records)
+    assert all(record["label"] == target[record["image_id"]] for record in [*train.records, *test.records])
     assert set(Counter(record["label"] for record in test.records).values()) <= {35, 36, 37}
     assert train.records[0]["file_name"] == str(root / "imgcls" / "digits" / "train" / "0" / "0000.png")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from imgcls.data.datasets.files import datasets_root, read_text, write_folder, write_once, write_text
+from imgcls.data.datasets.files import datasets_root, open_text, read_text, write_folder, write_once, write_text
 from imgcls.errors import UserError, UserFileNotFoundError
 
 
@@ -32,6 +32,15 @@ def test_read_text_takes_a_byte_order_mark_and_refuses_what_is_no_text(tmp_path)
         read_text(str(tmp_path / "nothing"))
     with pytest.raises(UserError, match="cannot be read"):
         read_text(str(tmp_path))
+
+
+def test_open_text_counts_bytes_from_the_beginning_of_the_file(tmp_path):
+    (tmp_path / "a").write_bytes(b"\xef\xbb\xbf" + "é".encode() * 50_000 + b"\xff" + b"x" * 50_000)
+    with pytest.raises(UserError, match=r"a: not UTF-8 text \(byte 100003\)"), open_text(str(tmp_path / "a")) as file:
+        while file.read(1000):
+            pass
+    with pytest.raises(UserFileNotFoundError, match="nothing: no such file"), open_text(str(tmp_path / "nothing")):
+        pass
 
 
 def test_write_text_replaces_and_leaves_nothing_else(tmp_path):
@@ -128,3 +137,22 @@ def test_a_folder_that_did_not_take_its_name_is_no_success(tmp_path, monkeypatch
     with pytest.raises(UserError, match=r"out: cannot be written \(.*\); name another"):
         write_folder(tmp_path / "out", lambda folder: (folder / "a").write_text(""), "name another")
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_filled_folder_is_replaced_once_the_new_one_is_complete(tmp_path):
+    target = tmp_path / "out"
+
+    def write(folder):
+        assert not target.exists() or os.listdir(target) == ["1"]
+        (folder / str(len(os.listdir(tmp_path)))).write_text("")
+
+    for number in "12":
+        write_folder(target, write, "", replace=True)
+        assert (os.listdir(tmp_path), os.listdir(target)) == (["out"], [number])
+
+    def fail(folder):
+        raise UserError("no source")
+
+    with pytest.raises(UserError, match="no source"):
+        write_folder(target, fail, "", replace=True)
+    assert (os.listdir(tmp_path), os.listdir(target)) == (["out"], ["2"])

@@ -5,6 +5,7 @@ import pytest
 
 from imgcls.data.datasets import get_dataset, get_datasets
 from imgcls.data.datasets.imagenet import make_imagenet_json
+from imgcls.data.datasets.json_file import read_json
 from imgcls.errors import UserError, UserFileNotFoundError
 
 
@@ -51,6 +52,19 @@ def test_every_run_gives_the_same_bytes(root, tmp_path):
     assert str(tmp_path).encode() not in b"".join(first)
 
 
+def test_both_splits_can_be_indexed(root, tmp_path):
+    save = tmp_path / "x y"
+    plain = [path.read_bytes() for path in make_imagenet_json(root, save)]
+    records = [list(read_json(str(save / f"imagenet_detectron2_{split}.json")).records) for split in ("train", "val")]
+    paths = make_imagenet_json(root, save, index=True)
+    assert [path.read_bytes() for path in paths[:3]] == plain
+    assert [path.name for path in paths[3:]] == ["imagenet_detectron2_train.index", "imagenet_detectron2_val.index"]
+    for path in paths[:2]:  # the index is what is read now
+        path.write_bytes(b" " * path.stat().st_size)
+        os.utime(path, (0, 0))
+    assert [list(read_json(str(path)).records) for path in paths[:2]] == records
+
+
 def test_short_folder_names(tmp_path):
     make(tmp_path, "train/a/1.png", "val/a/2.png")
     paths = make_imagenet_json(tmp_path, tmp_path)
@@ -63,7 +77,7 @@ def test_the_registered_names_read_them(root, tmp_path, monkeypatch):
     [train], [val] = get_datasets(["imagenet_train"], ["imagenet_val"])
     assert train.classes == val.classes == ["n01", "n02", "n03"]
     assert [record["label"] for record in val.records] == [0, 2]
-    assert all(os.path.isfile(record["file_name"]) for record in train.records + val.records)
+    assert all(os.path.isfile(record["file_name"]) for record in [*train.records, *val.records])
 
 
 def test_a_linked_save_folder_still_finds_the_pictures(root, tmp_path, monkeypatch):

@@ -3,7 +3,8 @@ import os
 
 import pytest
 
-from imgcls.data.datasets.json_file import read_json
+from imgcls.data.datasets import json_file
+from imgcls.data.datasets.json_file import index_json, read_json
 from imgcls.errors import UserError, UserFileNotFoundError
 
 
@@ -149,3 +150,33 @@ def test_not_a_list_of_records(read, content, message):
 def test_missing_file(tmp_path):
     with pytest.raises(UserFileNotFoundError, match=r"a\.json: no such file"):
         read_json(str(tmp_path / "a.json"))
+
+
+def test_a_record_that_is_nested_too_deep(read):
+    with pytest.raises(UserError, match=r"records\.json: nested too deep for a list of records"):
+        read('[{"file_name": "a", "label": 0, "x": ' + "[" * 100_000 + "]" * 100_000 + "}]")
+
+
+def test_an_index_of_what_cannot_be_read(tmp_path):
+    with pytest.raises(UserFileNotFoundError, match=r"a\.json: no such file"):
+        index_json(str(tmp_path / "a.json"))
+    (tmp_path / "b.json").write_text("[3]")
+    with pytest.raises(UserError, match=r"b\.json: record 1: expected an object"):
+        index_json(str(tmp_path / "b.json"))
+    assert os.listdir(tmp_path) == ["b.json"]
+
+
+def test_a_json_that_changes_while_it_is_indexed(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    path.write_text('[{"file_name": "a.png", "label": 0}]')
+    build = json_file.build_table
+
+    def build_and_change(*args):
+        listing = build(*args)
+        path.write_text('[{"file_name": "other.png", "label": 0}]')
+        return listing
+
+    monkeypatch.setattr(json_file, "build_table", build_and_change)
+    with pytest.raises(UserError, match=r"a\.json: changed while it was read"):
+        index_json(str(path))
+    assert os.listdir(tmp_path) == ["a.json"]
