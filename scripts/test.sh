@@ -2,7 +2,7 @@
 # Lint and all tests: bash scripts/test.sh [ARGUMENTS OF PYTEST]
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-bash "$ROOT/scripts/install.sh" demo,dev,timm
+bash "$ROOT/scripts/install.sh" demo,dev,shards,timm
 . "$ROOT/scripts/env.sh"
 cd "$ROOT"
 "$PYTHON" -m ruff check .

@@ -68,7 +68,7 @@ def test_builds_that_people_make_themselves_are_not_requirements(arguments):
 def test_constraints_satisfy_the_bounds(arguments, python):
     pinned = pins(python)
     wanted = list(arguments["install_requires"])
-    for extra in ("demo", "dev", "timm"):
+    for extra in ("demo", "dev", "shards", "timm"):
         wanted += arguments["extras_require"][extra]
     for requirement in map(Requirement, wanted):
         assert requirement.specifier, f"{requirement.name} has no bound"

@@ -13,9 +13,11 @@ from imgcls.errors import UserError
 
 from .dataset_mapper import ClsDatasetMapper
 from .datasets import StoredRecords, get_dataset, get_datasets
+from .datasets.shards import ShardRecords
 from .loader import ClsLoader, collate, init_worker
 from .mapped import MappedRecords
 from .samplers import TrainingSampler
+from .shard_sampler import ShardSampler
 
 
 def build_train_loader(cfg: CfgNode) -> ClsLoader:
@@ -36,7 +38,7 @@ def build_train_loader(cfg: CfgNode) -> ClsLoader:
         seed,
         on_bad="next" if cfg.DATALOADER.BAD_IMAGES == "skip" else "error",
     )
-    sampler = TrainingSampler(len(samples), seed, rank=comm.get_rank(), world_size=comm.get_world_size())
+    sampler = _build_sampler([dataset.records for dataset in datasets], seed)
     return _build_loader(cfg, samples, sampler, drop_last=True)
 
 
@@ -50,6 +52,13 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> ClsLoader:
         on_bad="drop" if cfg.DATALOADER.BAD_IMAGES == "skip" else "error",
     )
     return _build_loader(cfg, samples, InferenceSampler(len(samples)), drop_last=False)
+
+
+def _build_sampler(parts: Sequence[Sequence[dict]], seed: int) -> TrainingSampler:
+    ranks = {"rank": comm.get_rank(), "world_size": comm.get_world_size()}
+    if all(isinstance(part, ShardRecords) for part in parts):
+        return ShardSampler([size for part in parts for size in part.shard_sizes.tolist()], seed, **ranks)
+    return TrainingSampler(sum(map(len, parts)), seed, **ranks)
 
 
 def _chain(parts: Sequence[Sequence[dict]]) -> Sequence[dict]:

@@ -2,9 +2,16 @@
 
 from collections.abc import Iterator
 from itertools import count
+from typing import Protocol, SupportsInt
 
 import torch
 from torch.utils.data import Sampler
+
+
+class Order(Protocol):
+    """A permutation, or something that finds its parts when they are asked for."""
+
+    def __getitem__(self, offset: int) -> SupportsInt: ...
 
 
 class TrainingSampler(Sampler[tuple[int, int]]):
@@ -29,14 +36,15 @@ class TrainingSampler(Sampler[tuple[int, int]]):
         self.first_position = 0
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch, order = -1, torch.empty(0)
+        epoch, order = -1, None
         for position in count(self.first_position + self.rank, self.world_size):
             if position // self.size != epoch:
                 epoch = position // self.size
                 order = self._order(epoch)
             yield position, int(order[position % self.size])
 
-    def _order(self, epoch: int) -> torch.Tensor:
+    def _order(self, epoch: int) -> Order:
+        """The index of the record at every offset of an epoch."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
         return torch.randperm(self.size, generator=generator)
 

@@ -16,40 +16,51 @@ from imgcls.data.datasets.csv_file import read_csv
 from imgcls.data.datasets.folder import read_folder
 from imgcls.data.datasets.json_file import read_json
 from imgcls.data.datasets.records import Dataset, Listing, check_records
+from imgcls.data.datasets.shards import read_shards
 from imgcls.errors import UserError
 
-_FORMS = ("folder:PATH", "json:PATH", "csv:PATH", "coco:ANNOTATIONS.json:IMAGE_ROOT")
+_FORMS = (
+    "folder:PATH", "json:PATH", "csv:PATH", "coco:ANNOTATIONS.json:IMAGE_ROOT", "shards:PATH/{000000..000127}.tar"
+)  # fmt: skip
 
 
 def get_dataset(name: str, classes: Sequence[str] | None = None) -> Dataset:
     """Reads a set and tells detectron2's catalogs about it.
 
     Args:
-        name: ``folder:PATH``, ``json:PATH``, ``csv:PATH``, ``coco:ANNOTATIONS.json:IMAGE_ROOT`` or a registered name.
+        name: ``folder:PATH``, ``json:PATH``, ``csv:PATH``, ``coco:ANNOTATIONS.json:IMAGE_ROOT``,
+            ``shards:PATH/{000000..000127}.tar`` or a registered name.
         classes: None for a training set, whose own classes and order are used. For any other set the training's
             classes: labels are mapped by name where the source knows names, and are indices where it does not.
 
     Raises:
         UserError: no such name, a source that cannot be read, or a class that the training lacks.
     """
+    dataset = to_dataset(name, get_listing(name, training=classes is None), classes)
+    publish(dataset)
+    if user_function(name) is None:
+        DatasetCatalog[name] = CatalogReader(get_dataset, name, classes)
+    return dataset
+
+
+def get_listing(name: str, training: bool) -> Listing:
+    """Reads a set under its own classes; ``name`` as for `get_dataset`, ``training`` as for `read_folder`.
+
+    Raises:
+        UserError: no such name, or a source that cannot be read.
+    """
     function = user_function(name)
     prefix, colon, path = name.partition(":")
-    readers = _readers(training=classes is None)
+    readers = _readers(training)
     if colon and prefix in readers:
         if not path:
             raise UserError(f"{name}: the path is missing; expected one of {', '.join(_FORMS)}")
-        listing = readers[prefix](os.path.expanduser(path))
-    elif function is not None:
-        listing = _read_registered(name, function)
-    elif name in BUILTIN:
-        listing = BUILTIN[name]()
-    else:
-        _refuse(name)
-    dataset = to_dataset(name, listing, classes)
-    publish(dataset)
-    if function is None:
-        DatasetCatalog[name] = CatalogReader(get_dataset, name, classes)
-    return dataset
+        return readers[prefix](os.path.expanduser(path))
+    if function is not None:
+        return _read_registered(name, function)
+    if name in BUILTIN:
+        return BUILTIN[name]()
+    _refuse(name)
 
 
 def get_datasets(train: Sequence[str], test: Sequence[str]) -> tuple[list[Dataset], list[Dataset]]:
@@ -73,7 +84,13 @@ def register_builtin() -> None:
 
 
 def _readers(training: bool) -> dict[str, Callable[[str], Listing]]:
-    return {"folder": partial(read_folder, training=training), "json": read_json, "csv": read_csv, "coco": read_coco}
+    return {
+        "folder": partial(read_folder, training=training),
+        "json": read_json,
+        "csv": read_csv,
+        "coco": read_coco,
+        "shards": read_shards,
+    }
 
 
 def _read_registered(name: str, function: Callable[[], list[dict]]) -> Listing:

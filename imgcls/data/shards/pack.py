@@ -1,0 +1,184 @@
+"""Any dataset name to a folder of shards."""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from imgcls.data.datasets.classes import to_dataset
+from imgcls.data.datasets.resolve import get_listing
+from imgcls.data.picture_bytes import BadImageError
+from imgcls.errors import UserError
+
+from .encode import encode_picture
+from .files import write_file
+from .layout import FORMAT, INDEX, shard_name, table_path
+from .plan import Settings, checksum, read_plan, shard_bounds, shuffled, write_plan
+from .workers import run_jobs
+from .write import stored_size, write_shard
+
+_logger = logging.getLogger(__name__)
+
+_UNFINISHED = ".unfinished"
+_PROBES = 64
+
+
+def pack_dataset(
+    source: str,
+    out: str,
+    short_side: int = 256,
+    quality: int = 90,
+    shard_size: int = 256 * 2**20,
+    skip_bad_images: bool = False,
+    processes: int = 1,
+) -> dict[str, Any]:
+    """Writes ``out/000000.tar``, ... and the index; goes on where an earlier call with the same arguments was killed.
+
+    Args:
+        source: a dataset name.
+        out: a folder that is not there yet, is empty, or holds such a beginning.
+        short_side: larger pictures are shrunk to it, in pixels.
+        quality: of the JPEG files, 1-100.
+        shard_size: in bytes, about.
+        skip_bad_images: leaves out pictures that cannot be read, instead of ending with the first.
+        processes: how many write shards.
+
+    Returns:
+        The content of the index.
+
+    Raises:
+        UserError: a value out of range, ``out`` is complete or not ours, the source cannot be read, a picture cannot be
+            read, or the disk is full.
+    """
+    for name, value, least, most in (
+        ("--short-side", short_side, 1, 65500), ("--quality", quality, 1, 100),
+        ("--shard-size", shard_size, 1, 2**62), ("-j", processes, 1, 4096),
+    ):  # fmt: skip
+        if not least <= value <= most:
+            raise UserError(f"{name} is {value}; allowed: {least} to {most}")
+    listing = get_listing(source, training=False)
+    records = to_dataset(source, listing).records
+    settings = Settings(
+        source, short_side, quality, shard_size, skip_bad_images, listing.multi_label, checksum(records)
+    )
+    try:
+        with _only_writer(out) as folder:
+            bounds = read_plan(folder, settings)
+            if bounds is None:
+                bounds = _probe(records, settings).tolist()
+                write_plan(folder, settings, bounds)
+            shards = _write_all(out, folder, records, settings, bounds, processes)
+            index = {
+                "format": FORMAT,
+                "source": source,
+                "short_side": short_side,
+                "quality": quality,
+                "classes": listing.classes,
+                "named": listing.named,
+                "multi_label": listing.multi_label,
+                **_add_up(source, shards),
+            }
+            write_file(os.path.join(out, INDEX), json.dumps(index, indent=1).encode(), folder)
+            shutil.rmtree(folder, ignore_errors=True)
+    except BadImageError as error:
+        raise UserError(f"{error} (when packing: --skip-bad-images)") from error
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror or error}); make room, or name another") from error
+    return index
+
+
+@contextmanager
+def _only_writer(out: str) -> Iterator[str]:
+    """The folder for what is unfinished; refuses what is complete, is not ours, or is being written."""
+    folder = os.path.join(out, _UNFINISHED)
+    if os.path.exists(os.path.join(out, INDEX)):
+        raise UserError(f"{out}: is complete and is not overwritten; name another folder, or check it with --verify")
+    os.makedirs(out, exist_ok=True)
+    if not os.path.isdir(folder) and os.listdir(out):
+        raise UserError(f"{out}: is not empty, and no packing was begun in it; name a new folder")
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "lock"), "w") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a forked process does not inherit this kind
+        except BlockingIOError:
+            raise UserError(f"{out}: another process is packing into it; wait for it") from None
+        for name in os.listdir(folder):
+            if name.endswith(".tmp"):
+                os.unlink(os.path.join(folder, name))
+        yield folder
+
+
+def _probe(records: Sequence[dict], settings: Settings) -> np.ndarray:
+    """The bounds of the shards, from the stored size of some pictures."""
+    sizes = []
+    for i in np.unique(np.linspace(0, len(records) - 1, _PROBES).astype(int)):
+        try:
+            sizes.append(stored_size(len(encode_picture(records[i], settings.short_side, settings.quality)[0])))
+        except BadImageError:
+            if not settings.skip_bad_images:
+                raise
+    if not sizes:
+        raise UserError(f"{settings.source}: none of {_PROBES} pictures could be read")
+    return shard_bounds(len(records), float(np.mean(sizes)), settings.shard_size)
+
+
+def _write_all(
+    out: str, folder: str, records: Sequence[dict], settings: Settings, bounds: Sequence[int], processes: int
+) -> list[dict[str, Any]]:
+    """Writes the shards that are not there yet. The entries of all, in order."""
+    order = shuffled(len(records))
+    paths = [os.path.join(out, shard_name(number)) for number in range(len(bounds) - 1)]
+    entries = [_read_entry(folder, path) for path in paths]
+    missing = [number for number, entry in enumerate(entries) if entry is None]
+    done = len(records) - sum(bounds[number + 1] - bounds[number] for number in missing)
+    jobs = (
+        (number, paths[number], folder, [records[i] for i in order[bounds[number] : bounds[number + 1]]], settings)
+        for number in missing
+    )
+    for number, entry in run_jobs(_write_one, jobs, processes, total=len(records), done=done):
+        entries[number] = entry
+    return entries
+
+
+def _write_one(
+    number: int, path: str, folder: str, records: list[dict], settings: Settings, step: Callable[[], None]
+) -> tuple[int, dict[str, Any]]:
+    entry = write_shard(path, folder, records, settings, step)
+    write_file(_entry_path(folder, path), json.dumps(entry).encode(), folder)
+    return number, entry
+
+
+def _read_entry(folder: str, path: str) -> dict[str, Any] | None:
+    """What was noted when the shard was finished, if it was and is still there."""
+    try:
+        with open(_entry_path(folder, path), encoding="utf-8") as file:
+            entry = json.load(file)
+        whole = os.path.getsize(path) == entry["bytes"] and os.path.exists(table_path(path))
+    except FileNotFoundError:
+        return None
+    return entry if whole else None
+
+
+def _entry_path(folder: str, path: str) -> str:
+    return os.path.join(folder, os.path.basename(path) + ".json")
+
+
+def _add_up(source: str, shards: list[dict[str, Any]]) -> dict[str, Any]:
+    labels: Counter[int] = Counter()
+    bad: list[str] = []
+    for shard in shards:
+        labels.update({int(label): count for label, count in shard.pop("label_counts").items()})
+        bad += shard.pop("bad_images")
+    samples = sum(shard["samples"] for shard in shards)
+    if not samples:
+        raise UserError(f"{source}: no picture could be read; the first: {bad[0]}")
+    for message in bad:
+        _logger.warning("left out: %s", message)
+    return {"samples": samples, "left_out": len(bad), "label_counts": dict(sorted(labels.items())), "shards": shards}

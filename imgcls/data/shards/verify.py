@@ -1,0 +1,84 @@
+"""Reads packed shards again and looks for damage."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from imgcls.data.datasets.records import labels_of
+from imgcls.data.datasets.shards import ShardRecords
+from imgcls.data.decode import Picture
+from imgcls.data.picture_bytes import read_bytes
+from imgcls.errors import UserError
+
+from .layout import INDEX, read_index
+from .workers import run_jobs
+
+_SHOWN = 20
+
+
+def verify_shards(folder: str, processes: int = 1) -> int:
+    """Compares every file with its checksum, decodes every picture, and counts samples and labels.
+
+    Args:
+        folder: of the shards.
+        processes: how many read shards.
+
+    Returns:
+        The number of pictures.
+
+    Raises:
+        UserError: names what is wrong.
+    """
+    index = read_index(folder)
+    problems: list[str] = []
+    labels: Counter[int] = Counter()
+    jobs = ((folder, shard, index["multi_label"]) for shard in index["shards"])
+    for found, counts in run_jobs(_verify_shard, jobs, processes, total=index["samples"]):
+        problems += found
+        labels += counts
+    samples = sum(shard["samples"] for shard in index["shards"])
+    # Of damaged shards the labels are not known.
+    counted = {int(label): count for label, count in index["label_counts"].items()}
+    if samples != index["samples"] or (not problems and labels != counted):
+        problems.append(f"{INDEX}: its counts are not those of its shards")
+    if problems:
+        shown = sorted(problems)[:_SHOWN]
+        more = f"; and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""
+        raise UserError(f"{folder}: {len(problems)} faults: {'; '.join(shown)}{more}")
+    return samples
+
+
+def _verify_shard(
+    folder: str, shard: dict[str, Any], multi_label: bool, step: Callable[[], None]
+) -> tuple[list[str], Counter[int]]:
+    path = os.path.join(folder, shard["name"])
+    problems = []
+    try:
+        if _sha256(path) != shard["sha256"]:
+            problems.append(f"{path}: its SHA-256 is not that in {INDEX}")
+    except OSError as error:
+        problems.append(f"{path}: {error.strerror}")
+    labels: Counter[int] = Counter()
+    records = ShardRecords(folder, [shard], {"multi_label": multi_label, "shards": [shard], "label_counts": {}})
+    for i in range(len(records)):
+        try:
+            record = records[i]
+        except UserError as error:  # the table
+            return [*problems, str(error)], labels
+        labels.update(labels_of(record))
+        try:
+            Picture(read_bytes(record), record["file_name"]).pixels()
+        except UserError as error:
+            problems.append(str(error))
+        step()
+    return problems, labels
+
+
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
