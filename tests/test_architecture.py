@@ -20,7 +20,9 @@ ALLOWED = {
     "evaluation": FREE,
     "checkpoint": FREE,
     "engine": FREE | {"data", "modeling", "solver", "evaluation", "checkpoint"},
+    "inference": FREE,
     "report": FREE | {"data", "modeling", "evaluation", "checkpoint"},
+    "benchmark": FREE | {"data", "modeling", "engine", "report", "inference"},
 }
 
 

@@ -1,0 +1,57 @@
+"""The judge of pixels is judged: a mapper that is right, one that aliases, and the parts that both take."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from imgcls.benchmark.quality import compare_pixels, find_crop
+
+
+class PillowMapper:
+    """Takes a part by torch's random numbers and lets Pillow resize it."""
+
+    image_format = "RGB"
+
+    def __init__(self, filtered=Image.Resampling.BILINEAR):
+        self.filtered = filtered
+        self.taken = []
+
+    def __call__(self, record):
+        picture = Image.open(record["file_name"]).convert("RGB")
+        left, width, top, height, flip = torch.rand(5).tolist()
+        width, height = 40 + int(width * (picture.width - 40)), 40 + int(height * (picture.height - 40))
+        left, top = int(left * (picture.width - width + 1)), int(top * (picture.height - height + 1))
+        box = (left, top, left + width, top + height)
+        self.taken.append((box, flip < 0.5))
+        small = picture.crop(box).resize((224, 224), self.filtered)
+        small = small.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip < 0.5 else small
+        return {"image": torch.from_numpy(np.array(small)).permute(2, 0, 1)}
+
+
+@pytest.mark.parametrize("size", [(500, 375), (375, 500), (1800, 1200)])
+def test_the_part_that_a_mapper_takes_is_found(size):
+    mapper = PillowMapper()
+    found = [find_crop(mapper, size, seed) for seed in range(25)]
+    taken = mapper.taken[::2]
+    assert taken == mapper.taken[1::2]  # both pictures that it is shown, with the same random numbers
+    for (box, flipped), (real, really) in zip(found, taken, strict=True):
+        assert flipped == really
+        # Above 765 pixels the places are not exact to a pixel; the benchmark's own pictures are below.
+        assert max(abs(a - b) for a, b in zip(box, real, strict=True)) <= (max(size) > 765)
+    assert {flipped for _, flipped in found} == {True, False}
+
+
+def test_a_right_mapper_has_no_difference_and_an_aliased_one_has(pictures, monkeypatch):
+    for filtered, low, high in ((Image.Resampling.BILINEAR, 0, 0), (Image.Resampling.NEAREST, 1, 50)):
+        monkeypatch.setattr(
+            "imgcls.benchmark.quality.ClsDatasetMapper", lambda *_, chosen=filtered, **__: PillowMapper(chosen)
+        )
+        told = list(compare_pixels(pictures, 6).values())
+        assert low <= told[0] <= high and told[0] <= told[1]
+
+
+def test_our_crops_are_within_half_a_level_of_pillows(pictures):
+    told = compare_pixels(pictures, 16)
+    assert list(told) == ["mean difference to Pillow (levels of 255)", "the same, worst picture"]
+    assert told["mean difference to Pillow (levels of 255)"] <= 0.5
