@@ -1,5 +1,6 @@
 """From a picture to the square input of the network: the part that is decoded, cut and resized."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torchvision.transforms import RandomResizedCrop
 
 from .decode import Picture
 
@@ -20,7 +20,8 @@ _MARGIN = 3
 class TrainCrop:
     """A random part of the picture, by area and aspect ratio, resized with antialiasing.
 
-    Randomness is torch's global generator, drawn as torchvision's ``RandomResizedCrop`` does.
+    Randomness is torch's global generator, drawn as torchvision's ``RandomResizedCrop`` does, whose own function takes
+    four times as long: as much as a twentieth of a small picture's time.
 
     Args:
         size: side of the output in pixels.
@@ -30,13 +31,12 @@ class TrainCrop:
 
     def __init__(self, size: int, scale: Sequence[float] = (0.08, 1.0), ratio: Sequence[float] = (3 / 4, 4 / 3)):
         self.size = size
-        self.scale = list(scale)
-        self.ratio = list(ratio)
+        self.scale = tuple(scale)
+        self.ratio = tuple(ratio)
 
     def __call__(self, picture: Picture) -> Tensor:
         """uint8 ``(3, size, size)``, 0-255."""
-        nothing = torch.empty(3, *picture.size, device="meta")  # torchvision asks a tensor for its size
-        box = RandomResizedCrop.get_params(nothing, self.scale, self.ratio)
+        box = self._draw(*picture.size)
         part = _part(min(box[2:]), self.size)
         # Whole pixels of the smaller picture, whether this file can be decoded so or not: one crop on every path.
         top, left, height, width = (side // part for side in box)
@@ -44,6 +44,21 @@ class TrainCrop:
         if pixels.shape[:2] == picture.size:
             top, left, height, width = top * part, left * part, height * part, width * part
         return resize(pixels[top : top + height, left : left + width], self.size, self.size)
+
+    def _draw(self, full_height: int, full_width: int) -> tuple[int, int, int, int]:
+        """Top, left, height and width."""
+        low, high = map(math.log, self.ratio)
+        for _ in range(10):
+            area = full_height * full_width * torch.empty(1).uniform_(*self.scale).item()
+            ratio = math.exp(torch.empty(1).uniform_(low, high).item())
+            height, width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+            if 0 < height <= full_height and 0 < width <= full_width:
+                top = torch.randint(full_height - height + 1, (1,)).item()
+                return top, torch.randint(full_width - width + 1, (1,)).item(), height, width
+        # The picture is too long for any of them: its centre, as near to the ratios as it can be.
+        ratio = min(max(full_width / full_height, self.ratio[0]), self.ratio[1])
+        height, width = min(full_height, round(full_width / ratio)), min(full_width, round(full_height * ratio))
+        return (full_height - height) // 2, (full_width - width) // 2, height, width
 
 
 class EvalCrop:

@@ -1,13 +1,30 @@
 """What happens to the square picture of a training sample."""
 
+import torch
 from detectron2.config import CfgNode
-from torch import nn
+from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from .crop import EvalCrop, TrainCrop
 
-_FLIPS = {"horizontal": v2.RandomHorizontalFlip, "vertical": v2.RandomVerticalFlip}
+_FLIPS = {"horizontal": -1, "vertical": -2}  # the dimension that is turned round
 _AUGMENTATIONS = {"trivialaugment": v2.TrivialAugmentWide, "randaugment": v2.RandAugment}
+
+
+class RandomFlip(nn.Module):
+    """Turns a dimension of every other picture round, with the random number of torchvision's flips at half their cost.
+
+    Args:
+        dim: -1 for left and right, -2 for top and bottom.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``(..., H, W)`` to the same."""
+        return image.flip(self.dim) if torch.rand(1).item() < 0.5 else image
 
 
 def augmentations(flip: str = "horizontal", augmentation: str = "none", erasing: float = 0.0) -> nn.Sequential:
@@ -20,7 +37,7 @@ def augmentations(flip: str = "horizontal", augmentation: str = "none", erasing:
     """
     steps: list[nn.Module] = []
     if flip != "none":
-        steps.append(_FLIPS[flip](0.5))
+        steps.append(RandomFlip(_FLIPS[flip]))
     if augmentation != "none":
         steps.append(_AUGMENTATIONS[augmentation]())
     if erasing > 0:

@@ -42,7 +42,7 @@ def test_evaluation_is_antialiased_resize_and_centre_crop_as_pillow_does_it(heig
     np.testing.assert_allclose(out.permute(1, 2, 0).numpy().astype(int), expected.astype(int), atol=1)
 
 
-@pytest.mark.parametrize(("height", "width"), [(60, 90), (90, 61), (33, 33), (20, 300)])
+@pytest.mark.parametrize(("height", "width"), [(60, 90), (90, 61), (33, 33), (20, 300), (300, 20), (1, 50)])
 def test_both_crops_have_the_pixels_of_torchvision(height, width):
     """The same random numbers give the same crop; the kernel for colours side by side may round another way."""
     pixels = photo(height, width)

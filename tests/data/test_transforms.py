@@ -6,7 +6,7 @@ from torchvision.transforms import v2
 
 from imgcls.config import get_cfg
 from imgcls.data.crop import EvalCrop, TrainCrop
-from imgcls.data.transforms import augmentations, build_augmentations, build_crop
+from imgcls.data.transforms import RandomFlip, augmentations, build_augmentations, build_crop
 
 
 @pytest.fixture
@@ -14,6 +14,18 @@ def square():
     rng = np.random.default_rng(0)
     small = Image.fromarray(rng.integers(0, 256, (6, 9, 3), dtype=np.uint8))
     return torch.from_numpy(np.array(small.resize((32, 32), Image.BICUBIC))).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("flip", "theirs"), [("horizontal", v2.RandomHorizontalFlip), ("vertical", v2.RandomVerticalFlip)]
+)
+def test_flip_is_torchvisions(flip, theirs, square):
+    augment, expected = augmentations(flip), theirs(0.5)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        ours = augment(square)
+        torch.manual_seed(seed)
+        assert torch.equal(ours, expected(square))
 
 
 @pytest.mark.parametrize(("flip", "dim"), [("horizontal", 2), ("vertical", 1)])
@@ -51,9 +63,9 @@ def test_build_reads_the_config():
     cfg.INPUT.CROP_SCALE, cfg.INPUT.CROP_RATIO, cfg.INPUT.RANDOM_FLIP = [0.5, 0.6], [0.9, 1.1], "vertical"
     cfg.INPUT.AUGMENTATION, cfg.INPUT.RANDOM_ERASING, cfg.INPUT.CROP_PCT = "randaugment", 0.3, 0.8
     crop = build_crop(cfg, is_train=True)
-    assert isinstance(crop, TrainCrop) and (crop.size, crop.scale, crop.ratio) == (40, [0.5, 0.6], [0.9, 1.1])
+    assert isinstance(crop, TrainCrop) and (crop.size, crop.scale, crop.ratio) == (40, (0.5, 0.6), (0.9, 1.1))
     flip, augment, erase = build_augmentations(cfg, is_train=True)
-    assert isinstance(flip, v2.RandomVerticalFlip) and isinstance(augment, v2.RandAugment) and erase.p == 0.3
+    assert isinstance(flip, RandomFlip) and flip.dim == -2 and isinstance(augment, v2.RandAugment) and erase.p == 0.3
     crop = build_crop(cfg, is_train=False)
     assert isinstance(crop, EvalCrop) and (crop.size, crop.short) == (40, 50)
     assert len(build_augmentations(cfg, is_train=False)) == 0

@@ -39,7 +39,7 @@ def encode_picture(record: Mapping[str, Any], short_side: int, quality: int) -> 
         return data, "jpg"
     elif data.startswith(_PNG):
         return data, "png"
-    _, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    _, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1])
     return encoded.tobytes(), "jpg"
 
 
