@@ -44,17 +44,23 @@ class MappedRecords(TorchDataset):
 
         ``"bad_images"`` lists what was wrong with the files that were left out on the way to it.
         """
-        position, index = key if isinstance(key, tuple) else (key, key)
-        bad: list[str] = []
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[dict[str, Any]]:
+        """The samples of a batch: torch's loaders ask for them together, and the generator is put back once."""
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(derive_seed(self.seed, position))
-            while True:
-                try:
-                    return {**self.mapper(self.records[index]), "bad_images": bad}
-                except BadImageError as error:
-                    bad.append(str(error))
-                    if self.on_bad == "drop":
-                        return {"bad_images": bad}
-                    if self.on_bad == "error" or len(bad) == len(self.records):
-                        raise
-                index = (index + 1) % len(self.records)
+            return [self._sample(*(key if isinstance(key, tuple) else (key, key))) for key in keys]
+
+    def _sample(self, position: int, index: int) -> dict[str, Any]:
+        torch.default_generator.manual_seed(derive_seed(self.seed, position))
+        bad: list[str] = []
+        while True:
+            try:
+                return {**self.mapper(self.records[index]), "bad_images": bad}
+            except BadImageError as error:
+                bad.append(str(error))
+                if self.on_bad == "drop":
+                    return {"bad_images": bad}
+                if self.on_bad == "error" or len(bad) == len(self.records):
+                    raise
+            index = (index + 1) % len(self.records)
