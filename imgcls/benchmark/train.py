@@ -31,7 +31,7 @@ class TimedLoader(ClsLoader):
     """A loader that notes when each batch was asked for: from one to the next is a whole iteration of a trainer."""
 
     def __init__(self, loader: ClsLoader):
-        super().__init__(loader.loader, loader.batch_size)
+        super().__init__(loader.loader, loader.batch_size, loader.device)
         self.asked: list[float] = []
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

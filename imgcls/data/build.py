@@ -39,7 +39,7 @@ def build_train_loader(cfg: CfgNode) -> ClsLoader:
         on_bad="next" if cfg.DATALOADER.BAD_IMAGES == "skip" else "error",
     )
     sampler = _build_sampler([dataset.records for dataset in datasets], seed)
-    return _build_loader(cfg, samples, sampler, drop_last=True)
+    return ClsLoader(_build_loader(cfg, samples, sampler, True), cfg.SOLVER.IMS_PER_BATCH, _device(cfg))
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> ClsLoader:
@@ -51,7 +51,7 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> ClsLoader:
         ClsDatasetMapper(cfg, is_train=False),
         on_bad="drop" if cfg.DATALOADER.BAD_IMAGES == "skip" else "error",
     )
-    return _build_loader(cfg, samples, InferenceSampler(len(samples)), drop_last=False)
+    return ClsLoader(_build_loader(cfg, samples, InferenceSampler(len(samples)), False), cfg.SOLVER.IMS_PER_BATCH)
 
 
 def _build_sampler(parts: Sequence[Sequence[dict]], seed: int) -> TrainingSampler:
@@ -67,9 +67,14 @@ def _chain(parts: Sequence[Sequence[dict]]) -> Sequence[dict]:
     return shared[0] if len(shared) == 1 else ConcatDataset(shared)
 
 
-def _build_loader(cfg: CfgNode, samples: MappedRecords, sampler: Sampler, drop_last: bool) -> ClsLoader:
+def _device(cfg: CfgNode) -> torch.device:
+    device = torch.device(cfg.MODEL.DEVICE)
+    return torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device
+
+
+def _build_loader(cfg: CfgNode, samples: MappedRecords, sampler: Sampler, drop_last: bool) -> DataLoader:
     at_once = max(1, cfg.SOLVER.IMS_PER_BATCH // (comm.get_world_size() * cfg.SOLVER.ACCUM_STEPS))
-    loader = DataLoader(
+    return DataLoader(
         samples,
         batch_sampler=BatchSampler(sampler, at_once, drop_last),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
@@ -77,4 +82,3 @@ def _build_loader(cfg: CfgNode, samples: MappedRecords, sampler: Sampler, drop_l
         worker_init_fn=init_worker,
         pin_memory=torch.cuda.is_available(),
     )
-    return ClsLoader(loader, cfg.SOLVER.IMS_PER_BATCH)

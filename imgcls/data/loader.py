@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from imgcls.structures import stack
 
+from .prefetch import prefetch
 from .samplers import TrainingSampler
 
 _logger = logging.getLogger(__name__)
@@ -27,11 +28,13 @@ class ClsLoader:
     Args:
         loader: gives batches of ``collate``.
         batch_size: of all processes together, for ``start_at``.
+        device: that batches are brought to ahead of time, where it is a GPU.
     """
 
-    def __init__(self, loader: DataLoader, batch_size: int):
+    def __init__(self, loader: DataLoader, batch_size: int, device: torch.device | None = None):
         self.loader = loader
         self.batch_size = batch_size
+        self.device = device or torch.device("cpu")
         self.bad_images: set[str] = set()
 
     @property
@@ -43,16 +46,19 @@ class ClsLoader:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for batch in self.loader:
-            self._report(batch.pop("bad_images"))
-            if batch:
-                yield batch
+        yield from prefetch(self._batches(), self.device)
 
     def start_at(self, iteration: int) -> None:
         """Makes the next iterator begin at the batch of ``iteration``, without reading what lies before it."""
         sampler = self.loader.batch_sampler.sampler
         if isinstance(sampler, TrainingSampler):
             sampler.first_position = iteration * self.batch_size
+
+    def _batches(self) -> Iterator[dict[str, Any]]:
+        for batch in self.loader:
+            self._report(batch.pop("bad_images"))
+            if batch:
+                yield batch
 
     def _report(self, messages: Sequence[str]) -> None:
         for message in messages:

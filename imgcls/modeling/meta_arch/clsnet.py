@@ -32,6 +32,7 @@ class ClsNet(nn.Module):
         pixel_std: per channel, 0-255.
         topk: how many of the best classes inference returns.
         channels_last: convolution weights and pictures in channels-last memory format, which is faster.
+        compiled: backbone and head go through ``torch.compile`` when they are first called; names stay as they are.
     """
 
     @configurable
@@ -46,11 +47,15 @@ class ClsNet(nn.Module):
         pixel_std: Sequence[float],
         topk: int = 5,
         channels_last: bool = False,
+        compiled: bool = False,
     ):
         super().__init__()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.backbone = backbone.to(memory_format=self.memory_format)
         self.head = head.to(memory_format=self.memory_format)
+        if compiled:
+            self.backbone.compile()
+            self.head.compile()
         self.loss = loss
         self.in_feature = in_feature
         self.topk = topk
@@ -82,6 +87,7 @@ class ClsNet(nn.Module):
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "topk": max(cfg.TEST.TOPK),
             "channels_last": cfg.MODEL.CHANNELS_LAST,
+            "compiled": cfg.MODEL.COMPILE,
         }
 
     @property

@@ -1,6 +1,10 @@
+import copy
+from functools import partial
+
 import pytest
 import torch
 from detectron2.modeling import build_model
+from torch._dynamo.backends.common import aot_autograd
 from torch.nn import functional
 
 from imgcls.modeling import ClsHead, ClsNet, SigmoidLoss, SoftmaxLoss
@@ -97,6 +101,30 @@ def test_channels_last_changes_the_layout_and_not_the_numbers():
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     torch.testing.assert_close(fast.logits(images), plain.logits(images), atol=1e-4, rtol=1e-4)
     assert seen == [True]
+
+
+def test_compiled_it_has_the_same_names_losses_and_gradients(monkeypatch):
+    """Traced as torch.compile does it; the generated code itself would take a C++ compiler and a minute."""
+    traced = []
+
+    def count(graph, example):
+        traced.append(graph)
+        return graph
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=aot_autograd(fw_compiler=count)))
+    plain, compiled = make_net(), make_net(compiled=True)
+    assert compiled.load_state_dict(plain.state_dict()).missing_keys == []
+    ema = copy.deepcopy(compiled)
+    batch = inputs(label=[0, 1, 2])
+    losses = [net.train()(batch)["loss_cls"] for net in (plain, compiled)]
+    assert len(traced) == 2, "backbone and head"
+    torch.testing.assert_close(losses[1], losses[0])
+    for loss in losses:
+        loss.backward()
+    for one, other in zip(plain.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-3, atol=1e-5)
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    assert ema.eval().logits(images).shape == (2, 4)
 
 
 def test_means_are_no_part_of_the_weights():
