@@ -113,7 +113,7 @@ class ClsNet(nn.Module):
     def logits(self, images: Tensor) -> Tensor:
         """Raw pictures ``(N, C, H, W)``, 0-255, uint8 or float, to logits ``(N, K)``."""
         images = images.to(self.device, non_blocking=True).contiguous(memory_format=self.memory_format)
-        normalised = (images - self.pixel_mean) / self.pixel_std
+        normalised = (images - self.pixel_mean).div_(self.pixel_std)
         return self.head(self.backbone(normalised)[self.in_feature])
 
     def _predictions(self, probs: Tensor) -> list[dict[str, Tensor]]:
