@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "imgcls"
-FREE = {"config", "structures", "errors", "__version__"}
+FREE = {"config", "structures", "errors", "disk", "__version__"}
 ALLOWED = {
     "errors": set(),
+    "disk": set(),
     "structures": set(),
     "config": {"errors"},
     "data": FREE,

@@ -1,12 +1,12 @@
 """Files that are replaced whole or stay as they were, whatever happens meanwhile."""
 
-import errno
 import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
 from typing import BinaryIO
 
+from imgcls.disk import sync_folder
 from imgcls.errors import UserError
 
 # The temporary names of replace_file, for what a run writes.
@@ -31,7 +31,7 @@ def replace_file(path: str, write: Callable[[BinaryIO], None], advice: str) -> N
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(os.path.dirname(path) or ".")
+        sync_folder(os.path.dirname(path) or ".")
     # On a full disk torch.save raises an OSError or, in its place, a RuntimeError about its position in the file.
     except (OSError, RuntimeError) as error:
         cause = _find_os_error(error)
@@ -66,15 +66,3 @@ def _is_alive(process: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     return True
-
-
-def _sync_folder(folder: str) -> None:
-    """Makes a rename last: a file's own ``fsync`` says nothing of its name."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems cannot, and have renamed all the same
-            raise
-    finally:
-        os.close(descriptor)

@@ -1,9 +1,10 @@
 """Files that are on the disk, whole, before they have their names."""
 
-import errno
 import hashlib
 import os
 from types import TracebackType
+
+from imgcls.disk import sync_folder
 
 
 class NewFile:
@@ -43,22 +44,10 @@ class NewFile:
             os.unlink(self.temporary)
             return
         os.replace(self.temporary, self.path)
-        _sync_folder(os.path.dirname(self.path) or ".")
+        sync_folder(os.path.dirname(self.path) or ".")
 
 
 def write_file(path: str, data: bytes, folder: str) -> None:
     """Writes a file that is there whole or not at all; ``folder`` as for `NewFile`."""
     with NewFile(path, folder) as file:
         file.write(data)
-
-
-def _sync_folder(folder: str) -> None:
-    """Makes a rename last: a file's own ``fsync`` says nothing of its name."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems cannot, and have renamed all the same
-            raise
-    finally:
-        os.close(descriptor)
