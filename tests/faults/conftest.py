@@ -1,11 +1,15 @@
 """What the fault tests share; the harness is put where they, and the processes that they start, can import it."""
 
 import sys
+from ast import literal_eval
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
 import pytest
+
+from imgcls.data.shard_sampler import WINDOW
+from imgcls.data.shards.pack import pack_dataset
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -17,6 +21,16 @@ from harness.survive import SCRIPTS, Job
 def pictures(tmp_path_factory):
     """The settings that name the data set."""
     return tuple(write_pictures(tmp_path_factory.mktemp("pictures")))
+
+
+@pytest.fixture(scope="session")
+def shards(pictures, tmp_path_factory):
+    """The same pictures in shards of a few each, in more than one window of the shuffling."""
+    _, train, _, test = pictures
+    folder = tmp_path_factory.mktemp("packed") / "train"
+    index = pack_dataset(literal_eval(train)[0], str(folder), shard_size=24_000)
+    assert len(index["shards"]) > WINDOW
+    return "DATASETS.TRAIN", f"('shards:{folder}',)", "DATASETS.TEST", test
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,10 @@ def test_killed_at_random_moments_with_loader_workers(pictures, whole, for_both_
     for_both_trainers(lambda script: check(Job(script, pictures, workers=2), [RANDOM] * 5, 1, whole, tmp_path / script))
 
 
+def test_killed_at_random_moments_on_packed_data(shards, whole, for_both_trainers, tmp_path):
+    for_both_trainers(lambda script: check(Job(script, shards, workers=2), [RANDOM] * 3, 3, whole, tmp_path / script))
+
+
 @pytest.mark.parametrize("moment", KILLS)
 def test_killed_at_the_worst_moments(moment, pictures, whole, for_both_trainers, tmp_path):
     for_both_trainers(lambda script: check(Job(script, pictures), [moment] * 5, 2, whole, tmp_path / script))
