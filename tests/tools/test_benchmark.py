@@ -38,6 +38,15 @@ def tiny(monkeypatch):
     monkeypatch.setattr(infer, "_PICTURES", 1)
     shrink(train, "race_trainers", batch=2, warm_up=1, measured=1, size=32)
     shrink(index, "race_index", records=1500)
+    probe = index._probe
+
+    def probe_index_only(how, path):
+        """A process of its own for one contestant of three: importing everything takes most of the time."""
+        if "indexed" in path.parts:
+            return probe(how, path)
+        return {"seconds": 1.0, "kept": 1.0, "peak": 1.0, "worker": 1.0}
+
+    monkeypatch.setattr(index, "_probe", probe_index_only)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
