@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from imgcls.data.datasets.records import Dataset, Listing, StoredRecords, check_unique_ids, label_counts, labels_of
+from imgcls.data.datasets.record_check import check_unique_ids
+from imgcls.data.datasets.records import Dataset, Listing, StoredRecords, label_counts, labels_of
 from imgcls.errors import UserError
 
 

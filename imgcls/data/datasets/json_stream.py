@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from imgcls.data.datasets.files import open_text, read_text
-from imgcls.data.datasets.records import check_records
+from imgcls.data.datasets.record_check import check_records
 from imgcls.errors import UserError
 
 _CHUNK = 1 << 20  # characters

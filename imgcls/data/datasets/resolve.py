@@ -15,7 +15,8 @@ from imgcls.data.datasets.coco import read_coco
 from imgcls.data.datasets.csv_file import read_csv
 from imgcls.data.datasets.folder import read_folder
 from imgcls.data.datasets.json_file import read_json
-from imgcls.data.datasets.records import Dataset, Listing, check_records
+from imgcls.data.datasets.record_check import check_records
+from imgcls.data.datasets.records import Dataset, Listing
 from imgcls.data.datasets.shards import read_shards
 from imgcls.errors import UserError
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imgcls.data.datasets.records import Listing, RecordCheck, check_unique_ids
+from imgcls.data.datasets.record_check import RecordCheck, check_unique_ids
+from imgcls.data.datasets.records import Listing
 from imgcls.data.datasets.table import ENCODING, HAS_CLASS, ID_IS_FILE_NAME, ID_IS_NUMBER, RecordTable
 
 _OWN_COLUMNS = ("file_name", "image_id", "label", "labels", "class")
