@@ -7,8 +7,9 @@ from typing import Any
 import imgcls  # noqa: F401  (first: it says how to install detectron2 where that is missing)
 
 # isort: split
+from imgcls.cli.train_plain import parse_args
 from imgcls.config import load_cfg
-from imgcls.engine import PlainTrainer, Trainer, evaluate, parse_args, setup
+from imgcls.engine import PlainTrainer, Trainer, evaluate, setup
 from imgcls.engine.launch import launch
 from imgcls.errors import UserError, exit_on_user_error
 

@@ -25,7 +25,8 @@ def main(args: argparse.Namespace) -> Any:
     return trainer.train()
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The command."""
     with exit_on_user_error():
         parser = default_argument_parser()
         parser.set_defaults(dist_url="auto")
@@ -39,3 +40,7 @@ if __name__ == "__main__":
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
         )
+
+
+if __name__ == "__main__":
+    run()

@@ -20,6 +20,6 @@ if find_spec("cv2") is None:
         "imgcls needs OpenCV, and no cv2 is installed: pip install opencv-python-headless", name="cv2"
     )
 
-from . import data, modeling
+from imgcls import data, modeling
 
 __all__ = ["__version__", "data", "modeling"]

@@ -14,7 +14,7 @@ _OURS = re.compile(r"^imgcls\.[\w.]+Error: (.*)$", re.MULTILINE)
 
 
 class UserError(ValueError):
-    """A config value, dataset, picture, checkpoint or command line that cannot be used.
+    """A config value, dataset, image, checkpoint or command line that cannot be used.
 
     The message is one line that names what came, what is allowed, and which key or file to change.
     """

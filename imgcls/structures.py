@@ -1,4 +1,4 @@
-"""The batch contract: the only place that knows in which form a loader hands pictures to a model."""
+"""The batch contract: the only place that knows in which form a loader hands images to a model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass
 class Batch:
-    """Pictures with what is known about them.
+    """Images with what is known about them.
 
     Attributes:
         images: ``(N, C, H, W)``, 0-255, uint8 or float, channel order ``INPUT.FORMAT``.
@@ -38,7 +38,7 @@ def as_batch(batched_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]]) ->
             ``(N,)`` or ``(N, K)`` and lists under the other names.
 
     Raises:
-        ValueError: the pictures of a list differ in size.
+        ValueError: the images of a list differ in size.
     """
     stacked = batched_inputs if isinstance(batched_inputs, Mapping) else stack(batched_inputs)
     return Batch(
@@ -50,13 +50,13 @@ def as_batch(batched_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]]) ->
 
 
 def stack(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """``list[dict]`` to the stacked form: one tensor of pictures instead of N shared-memory handles."""
+    """``list[dict]`` to the stacked form: one tensor of images instead of N shared-memory handles."""
     shapes = {tuple(s["image"].shape) for s in samples}
     if len(shapes) > 1:
-        raise ValueError(f"pictures of one batch differ in size: {sorted(shapes)}; resize them first")
-    # In channels-last order, which our mapper's pictures have: stacking them is then one copy of memory each.
-    pictures = torch.stack([s["image"].permute(1, 2, 0) for s in samples]).permute(0, 3, 1, 2)
-    batch: dict[str, Any] = {"image": pictures}
+        raise ValueError(f"images of one batch differ in size: {sorted(shapes)}; resize them first")
+    # In channels-last order, which our mapper's images have: stacking them is then one copy of memory each.
+    images = torch.stack([s["image"].permute(1, 2, 0) for s in samples]).permute(0, 3, 1, 2)
+    batch: dict[str, Any] = {"image": images}
     if all("label" in s for s in samples):
         batch["label"] = torch.stack([torch.as_tensor(s["label"]) for s in samples])
     for key in ("image_id", "file_name"):

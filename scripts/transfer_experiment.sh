@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Is a backbone that was trained as a classifier worth handing over? bash scripts/transfer_experiment.sh [FOLDER]
 # Makes the canvases, trains a classifier, exports its backbone, and trains the same detector from it and from random
-# weights, once a seed; ends with a table and a picture. Runs that are finished are not repeated.
+# weights, once a seed; ends with a table and an image. Runs that are finished are not repeated.
 # To change it: SEEDS="1 2 3", CANVAS="--train 1200 ...", PRETRAIN="KEY VALUE ..." and DETECT="KEY VALUE ...".
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -24,7 +24,7 @@ train() {
         echo "$folder is finished; to train it anew, remove it"
         return
     fi
-    "$PYTHON" train_net_builtin.py --num-gpus 0 --config-file "$config" "$@" OUTPUT_DIR "$folder"
+    "$PYTHON" tools/train_on_canvas.py --num-gpus 0 --config-file "$config" "$@" OUTPUT_DIR "$folder"
 }
 
 "$PYTHON" tools/make_detection_canvas.py "${canvas[@]}"

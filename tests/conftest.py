@@ -37,7 +37,7 @@ def own_surroundings(tmp_path, monkeypatch):
 
 @pytest.fixture
 def write_folder():
-    """``write_folder(root, {"cat": 3, "dog": 2})``: one sub-folder a class, pictures a class can be told by."""
+    """``write_folder(root, {"cat": 3, "dog": 2})``: one sub-folder a class, images a class can be told by."""
 
     def write(root: Path, counts: dict[str, int], size: tuple[int, int] = (40, 30)) -> Path:
         rng = np.random.default_rng(0)
@@ -55,7 +55,7 @@ def write_folder():
 
 @pytest.fixture
 def tiny_cfg(tmp_path, write_folder) -> CfgNode:
-    """The smallest classifier on 12 + 5 pictures of three classes, on the CPU."""
+    """The smallest classifier on 12 + 5 images of three classes, on the CPU."""
     train = write_folder(tmp_path / "train", {"blue": 4, "green": 4, "red": 4})
     test = write_folder(tmp_path / "test", {"blue": 2, "green": 2, "red": 1})
     cfg = get_cfg()

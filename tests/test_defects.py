@@ -48,7 +48,7 @@ def test_2_one_forward_serves_training_and_evaluation():
 
 
 @pytest.mark.parametrize("is_train", [True, False])
-def test_3_pictures_have_the_input_size_and_not_detections_800_pixels(tiny_cfg, tmp_path, is_train):
+def test_3_images_have_the_input_size_and_not_detections_800_pixels(tiny_cfg, tmp_path, is_train):
     Image.new("RGB", (640, 480)).save(tmp_path / "large.png")
     sample = ClsDatasetMapper(tiny_cfg, is_train)({"file_name": str(tmp_path / "large.png"), "label": 0})
     assert sample["image"].shape == (3, tiny_cfg.MODEL.CLSNET.INPUT_SIZE, tiny_cfg.MODEL.CLSNET.INPUT_SIZE)
@@ -80,7 +80,7 @@ def test_14_labels_and_predictions_need_not_be_contiguous():
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files through /proc")
 def test_16_a_batch_is_one_shared_memory_handle(tiny_cfg):
-    """One handle a picture ends in 'too many open files' at batch 512: here 5 batches of 64 are kept at once."""
+    """One handle an image ends in 'too many open files' at batch 512: here 5 batches of 64 are kept at once."""
     tiny_cfg.DATALOADER.NUM_WORKERS, tiny_cfg.SOLVER.IMS_PER_BATCH = 1, 64
     before = len(os.listdir("/proc/self/fd"))
     kept = list(islice(iter(build_train_loader(tiny_cfg)), 5))

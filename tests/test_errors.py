@@ -1,7 +1,7 @@
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from imgcls.data.decode import BadImageError
+from imgcls.data.image import BadImageError
 from imgcls.errors import UserError, UserFileNotFoundError, exit_on_user_error, user_message
 
 
@@ -10,7 +10,7 @@ class Broken(Dataset):
         return 2
 
     def __getitem__(self, index):
-        raise BadImageError("picture.png: damaged")
+        raise BadImageError("image.png: damaged")
 
 
 def test_user_error_is_one_line_and_exit_code_2(capsys):
@@ -34,7 +34,7 @@ def test_message_from_a_loader_worker_is_the_last_line_only():
     with pytest.raises(UserError) as raised:
         next(iter(DataLoader(Broken(), num_workers=1)))
     assert "Traceback" in str(raised.value)
-    assert user_message(raised.value) == "picture.png: damaged"
+    assert user_message(raised.value) == "image.png: damaged"
 
 
 def test_message_from_a_spawned_process():

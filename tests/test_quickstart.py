@@ -1,4 +1,4 @@
-"""The quickstart's configs learn: a short run of each on the real pictures, through the entry script's trainer."""
+"""The quickstart's configs learn: a short run of each on the real images, through the entry script's trainer."""
 
 from pathlib import Path
 

@@ -31,15 +31,15 @@ def test_labels_are_optional():
     assert as_batch(samples()).labels is None
 
 
-def test_pictures_of_different_size_are_refused():
+def test_images_of_different_size_are_refused():
     mixed = [{"image": torch.zeros(3, 4, 4)}, {"image": torch.zeros(3, 5, 4)}]
     with pytest.raises(ValueError, match=r"\(3, 4, 4\), \(3, 5, 4\)"):
         as_batch(mixed)
 
 
-def test_pictures_are_stacked_in_channels_last_order_whatever_order_they_came_in():
+def test_images_are_stacked_in_channels_last_order_whatever_order_they_came_in():
     rows = torch.arange(3 * 4 * 5, dtype=torch.uint8).reshape(4, 5, 3).permute(2, 0, 1)
-    for picture in (rows, rows.contiguous()):
-        stacked = stack([{"image": picture}, {"image": picture + 1}])["image"]
+    for image in (rows, rows.contiguous()):
+        stacked = stack([{"image": image}, {"image": image + 1}])["image"]
         assert stacked.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(stacked[0], rows) and torch.equal(stacked[1], rows + 1)

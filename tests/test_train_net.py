@@ -1,4 +1,4 @@
-"""The plain trainer's command line, from real pictures to results, and the mistakes a user can make on it."""
+"""The plain trainer's command line, from real images to results, and the mistakes a user can make on it."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The command line, from real pictures to results, and every mistake a user can make on it."""
+"""The command line, from real images to results, and every mistake a user can make on it."""
 
 import csv
 import json
@@ -44,7 +44,7 @@ def test_train_evaluate_and_resume(run, tmp_path):
 
 
 def test_class_count_from_the_data_and_sets_named_on_the_command_line(run, tmp_path, write_folder):
-    own = write_folder(tmp_path / "my pictures äöü" / "train", {"cat": 4, "dog": 4})
+    own = write_folder(tmp_path / "my images äöü" / "train", {"cat": 4, "dog": 4})
     names = ["DATASETS.TRAIN", f"('folder:{own}',)", "DATASETS.TEST", f"('folder:{own}',)"]
     assert run("MODEL.CLSNET.NUM_CLASSES", -1, *names)[0] == 0
     with open(tmp_path / "output" / "inference" / "predictions.csv", encoding="utf-8") as file:
@@ -53,8 +53,8 @@ def test_class_count_from_the_data_and_sets_named_on_the_command_line(run, tmp_p
 
 
 def test_multi_label_run(run, tmp_path):
-    pictures = sorted((tmp_path / "train").rglob("*.png"))
-    lines = [f"{path},{path.parent.name}{';extra' if i % 2 else ''}" for i, path in enumerate(pictures)]
+    images = sorted((tmp_path / "train").rglob("*.png"))
+    lines = [f"{path},{path.parent.name}{';extra' if i % 2 else ''}" for i, path in enumerate(images)]
     (tmp_path / "labels.csv").write_text("file_name,labels\n" + "\n".join(lines))
     sets = [x for key in ("DATASETS.TRAIN", "DATASETS.TEST") for x in (key, f"('csv:{tmp_path / 'labels.csv'}',)")]
     head = ["MODEL.CLSNET.HEAD", "sigmoid", "MODEL.CLSNET.POS_WEIGHT", "auto", "MODEL.CLSNET.NUM_CLASSES", -1]
@@ -93,7 +93,7 @@ def record(**changes):
     return {"file_name": "0.png", "image_id": 0, "label": 0} | changes
 
 
-def bad_picture(tmp_path, content):
+def bad_image(tmp_path, content):
     write(tmp_path / "train" / "blue" / "0.png", content)
     return ["SOLVER.IMS_PER_BATCH", 12]
 
@@ -105,10 +105,10 @@ def bad_checkpoint(tmp_path, content):
 MISTAKES = {
     "missing folder": (lambda t: ["DATASETS.TRAIN", f"('folder:{t / 'gone'}',)"], "gone: no such folder"),
     "empty folder": (lambda t: (t / "none").mkdir() or ["DATASETS.TRAIN", f"('folder:{t / 'none'}',)"], "none: has no"),
-    "no pictures": (folder_of_text, "no pictures"),
-    "zero bytes": (lambda t: bad_picture(t, b""), "blue/0.png: the file is empty"),
-    "not a picture": (lambda t: bad_picture(t, b"hello"), "blue/0.png: not a picture"),
-    "truncated picture": (lambda t: bad_picture(t, (t / "test/red/0.png").read_bytes()[:99]), "blue/0.png: damaged"),
+    "no images": (folder_of_text, "no images"),
+    "zero bytes": (lambda t: bad_image(t, b""), "blue/0.png: the file is empty"),
+    "not an image": (lambda t: bad_image(t, b"hello"), "blue/0.png: not an image"),
+    "truncated image": (lambda t: bad_image(t, (t / "test/red/0.png").read_bytes()[:99]), "blue/0.png: damaged"),
     "label out of range": (lambda t: records(t, [record(label=3)]), "NUM_CLASSES is 3"),
     "negative label": (lambda t: records(t, [record(label=-1)]), "record 1: a label must be an int from 0 on"),
     "missing label": (lambda t: records(t, [{"file_name": "0.png"}]), 'neither "label" nor "labels"'),

@@ -7,9 +7,10 @@ from pathlib import Path
 import imgcls  # noqa: F401  (first: it says how to install detectron2 where that is missing)
 
 # isort: split
-from imgcls.benchmark.commands import COMMANDS
-from imgcls.benchmark.machine import describe_machine
-from imgcls.benchmark.report import write_report
+from benchmark.commands import COMMANDS
+from benchmark.machine import describe_machine
+from benchmark.report import write_report
+
 from imgcls.errors import exit_on_user_error
 
 
@@ -28,9 +29,7 @@ def main() -> None:
         type=Path,
         help="the figures, and bars beside them (default: output/benchmark/WHAT.json)",
     )
-    parser.add_argument(
-        "--rounds", metavar="N", type=_count, help="turns of each contestant (default: enough for WHAT)"
-    )
+    parser.add_argument("--rounds", metavar="N", type=_count, help="turns of each candidate (default: enough for WHAT)")
     parser.add_argument(
         "--soak", metavar="N", type=_count, default=0, help="input: count open files and memory over N batches too"
     )

@@ -3,8 +3,10 @@
 import argparse
 from pathlib import Path
 
-from imgcls.data.canvas import find_items, make_canvas
-from imgcls.data.datasets.files import datasets_root
+from transfer.make import make_canvas
+from transfer.sources import find_items
+
+from imgcls.disk import datasets_root
 from imgcls.errors import exit_on_user_error
 
 
@@ -19,10 +21,10 @@ def main() -> None:
         choices=("fashion_mnist", "digits"),
         help="what is pasted (default: digits where Fashion-MNIST is absent)",
     )
-    parser.add_argument("--train", metavar="N", type=int, default=1200, help="training pictures (default: %(default)s)")
-    parser.add_argument("--test", metavar="N", type=int, default=300, help="test pictures (default: %(default)s)")
+    parser.add_argument("--train", metavar="N", type=int, default=1200, help="training images (default: %(default)s)")
+    parser.add_argument("--test", metavar="N", type=int, default=300, help="test images (default: %(default)s)")
     parser.add_argument(
-        "--size", metavar="PIXELS", type=int, default=160, help="side of the pictures (default: %(default)s)"
+        "--size", metavar="PIXELS", type=int, default=160, help="side of the images (default: %(default)s)"
     )
     parser.add_argument(
         "--seed", metavar="S", type=int, default=0, help="another seed gives another set (default: %(default)s)"
@@ -33,9 +35,7 @@ def main() -> None:
         items = args.items or find_items()
         print(f"items: {items}")
         written = make_canvas(out, items, args.train, args.test, args.size, args.seed)
-        print(
-            f"{out}: {args.train} train and {args.test} test pictures {'written' if written else 'are there already'}"
-        )
+        print(f"{out}: {args.train} train and {args.test} test images {'written' if written else 'are there already'}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Lists ImageNet's pictures in the JSON files of ``imagenet_train`` and ``imagenet_val``, and indexes JSON files.
+"""Lists ImageNet's images in the JSON files of ``imagenet_train`` and ``imagenet_val``, and indexes JSON files.
 
 The index is a folder beside its JSON, read in its place: training starts at once and takes a fraction of the memory.
 
@@ -9,8 +9,8 @@ The index is a folder beside its JSON, read in its place: training starts at onc
 import argparse
 from pathlib import Path
 
-from imgcls.data.datasets.imagenet import make_imagenet_json
-from imgcls.data.datasets.json_file import index_json
+from imgcls.data.readers.imagenet import make_imagenet_json
+from imgcls.data.readers.json_file import index_json
 from imgcls.errors import exit_on_user_error
 
 

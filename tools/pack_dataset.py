@@ -13,11 +13,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", metavar="SOURCE", nargs="?", help="a dataset name, such as folder:PATH")
     parser.add_argument("out", metavar="OUT", help="a new folder; one that a killed call left is completed")
-    parser.add_argument("--short-side", type=int, default=256, help="larger pictures are shrunk to it (default: 256)")
+    parser.add_argument("--short-side", type=int, default=256, help="larger images are shrunk to it (default: 256)")
     parser.add_argument("--quality", type=int, default=90, help="of the JPEG files (default: 90)")
     parser.add_argument("--shard-size", default="256MB", help="of a tar file, about (default: 256MB)")
     parser.add_argument("-j", "--processes", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores")
-    parser.add_argument("--skip-bad-images", action="store_true", help="leave out pictures that cannot be read")
+    parser.add_argument("--skip-bad-images", action="store_true", help="leave out images that cannot be read")
     parser.add_argument("--verify", action="store_true", help="re-read OUT and check it; without SOURCE only that")
     args = parser.parse_args()
     if args.source is None and not args.verify:
@@ -28,7 +28,7 @@ def main() -> None:
         if args.verify:
             from imgcls.data.shards.verify import verify_shards
 
-            print(f"{args.out}: {verify_shards(args.out, args.processes)} pictures are as they were packed")
+            print(f"{args.out}: {verify_shards(args.out, args.processes)} images are as they were packed")
 
 
 def _pack(args: argparse.Namespace) -> None:
@@ -51,7 +51,7 @@ def _pack(args: argparse.Namespace) -> None:
     names = f"{{{shards[0]}..{shards[-1]}}}" if len(shards) > 1 else shards[0]
     size = sum(shard["bytes"] for shard in index["shards"])
     left_out = f", {index['left_out']} left out" if index["left_out"] else ""
-    print(f"{index['samples']} pictures in {len(shards)} shards, {size / 1e6:.1f} MB{left_out}")
+    print(f"{index['samples']} images in {len(shards)} shards, {size / 1e6:.1f} MB{left_out}")
     print(f"shards:{os.path.join(args.out, names)}.tar")
 
 

@@ -4,9 +4,10 @@
 import argparse
 from pathlib import Path
 
-from imgcls.data.datasets.files import write_text
+from transfer.results import draw_detections, read_scores, table_rows
+
+from imgcls.disk import write_text
 from imgcls.errors import exit_on_user_error
-from imgcls.report.transfer import draw_detections, read_scores, table_rows
 
 
 def main() -> None:

@@ -1,18 +1,23 @@
 """Checkpoints that say what they need to be used again, and that are refused where they do not fit."""
 
-from .backbone_file import extract_backbone
-from .changed import changed_keys
-from .checkpointer import ClsCheckpointer, build_info
-from .contract import build_contract, check_contract
-from .detector import DetectorCheckpointer
-from .export import export_backbone, verify_backbone
-from .files import read_checkpoint, write_checkpoint
-from .foreign import convert
-from .handoff import build_checked, build_expected, find_backbone, load_backbone
-from .load_report import HandoffError, LoadReport, compare
-from .run_checkpointer import RunCheckpointer
-from .run_folder import find_newest, read_tag
-from .seed import saved_seed
+from imgcls.checkpoint.backbone import extract_backbone
+from imgcls.checkpoint.checkpointer import RunCheckpointer
+from imgcls.checkpoint.compat import build_contract, changed_keys, check_contract
+from imgcls.checkpoint.files import read_checkpoint, write_checkpoint
+from imgcls.checkpoint.foreign.conversion import convert
+from imgcls.checkpoint.handoff import (
+    HandoffError,
+    LoadReport,
+    build_checked,
+    build_expected,
+    compare,
+    export_backbone,
+    find_backbone,
+    load_backbone,
+    verify_backbone,
+)
+from imgcls.checkpoint.model_checkpointers import ClsCheckpointer, DetectorCheckpointer, build_info
+from imgcls.checkpoint.run import find_newest, read_tag, saved_seed
 
 __all__ = [
     "ClsCheckpointer",

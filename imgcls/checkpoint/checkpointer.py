@@ -1,130 +1,171 @@
-"""detectron2's checkpointer for classifiers: safe to load, complete, and strict about what fits."""
+"""The states of a run's parts in a checkpoint: all there, and loaded, or refused."""
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
-from imgcls import __version__
+from imgcls.checkpoint.files import read_checkpoint, write_checkpoint
+from imgcls.checkpoint.run import TAG, find_newest, find_whole, list_numbered, read_tag, remove_old
+from imgcls.disk import remove_temporary, replace_file
 from imgcls.errors import UserError, UserFileNotFoundError
 
-from .backbone_file import drop_counters, kind_of
-from .changed import changed_keys, check_fixed
-from .contract import build_contract, check_contract
-from .files import read_checkpoint
-from .run_checkpointer import RunCheckpointer
-from .states import require
-
+# States that a run has only with an option switched on; it may be switched on in the middle of a run.
+_OPTIONAL = ("ema", "grad_scaler")
 _logger = logging.getLogger(__name__)
 
 
-class ClsCheckpointer(RunCheckpointer):
-    """Writes ``"imgcls"`` beside detectron2's entries and checks it, and every tensor, when a file is loaded.
+def require(checkpoint: Mapping[str, Any], keys: Iterable[str], source: str) -> None:
+    """Refuses to go on from a checkpoint without one of these entries.
+
+    Raises:
+        ValueError: which are missing, and how to use the weights in it.
+    """
+    missing = [key for key in keys if key not in checkpoint]
+    if missing:
+        raise UserError(
+            f"--resume: {source} has no {', '.join(map(repr, missing))}: it is a backbone, exported or of another "
+            f"project; to start from its weights leave --resume out and set MODEL.WEIGHTS {source}"
+        )
+
+
+def check_states(checkpoint: Mapping[str, Any], parts: Iterable[str], source: str) -> None:
+    """Whether a checkpoint has the iteration and the state of every part; warns of one that was off till now.
+
+    Raises:
+        ValueError: as ``require``.
+    """
+    parts = list(parts)
+    require(checkpoint, [*(name for name in parts if name not in _OPTIONAL), "iteration"], source)
+    for name in parts:
+        if name not in checkpoint:
+            _logger.warning("%s has no %r, which was off when it was saved; it starts anew from here", source, name)
+
+
+def load_states(checkpoint: dict[str, Any], parts: Mapping[str, Any], source: str) -> None:
+    """Moves the states out of a checkpoint into the parts.
+
+    Raises:
+        ValueError: a state is of another kind or size.
+    """
+    for name, part in parts.items():
+        if name in checkpoint:
+            try:
+                part.load_state_dict(checkpoint.pop(name))
+            except (ValueError, KeyError, RuntimeError) as error:
+                reason = " ".join(str(error).split())[:160]
+                raise UserError(
+                    f"--resume: {name!r} of {source} does not fit this run ({reason}); set the config back to what it "
+                    "was, or leave --resume out"
+                ) from error
+
+
+class RunCheckpointer(DetectionCheckpointer):
+    """Saves so that a kill or a full disk at any moment leaves a checkpoint to go on from, and finds it again.
 
     Args:
-        model: a ``ClsNet``, wrapped for distributed training or not.
+        model: wrapped for distributed training or not.
         save_dir: the run's folder.
-        info: see ``build_info``.
-        keep: see ``RunCheckpointer``.
+        keep: how many of the numbered checkpoints stay; 0 keeps all.
         checkpointables: what else has a state, by its name in the file.
+
+    Attributes:
+        source: the file that was loaded last; ``""`` for none.
     """
 
-    def __init__(self, model: nn.Module, save_dir: str, *, info: dict[str, Any], keep: int = 0, **checkpointables: Any):
-        super().__init__(model, save_dir, keep=keep, **checkpointables)
-        self.info = info
+    def __init__(self, model: nn.Module, save_dir: str, *, keep: int = 0, **checkpointables: Any):
+        super().__init__(model, save_dir, **checkpointables)
+        self.keep = keep
+        self.source = ""
 
     def save(self, name: str, *, tag: bool = True, **entries: Any) -> None:
-        super().save(name, tag=tag, imgcls=self.info, **entries)
+        """Writes ``save_dir/name.pth`` on the main process, and then removes the numbered ones beyond ``keep``.
 
-    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Loads a checkpoint; an empty path loads nothing.
+        Args:
+            name: without folder and ``.pth``.
+            tag: whether it becomes the last checkpoint, which a resumed run goes on from.
+            entries: what else to put into the file, such as ``iteration``.
 
         Raises:
-            FileNotFoundError: no such file.
-            ValueError: truncated, not a checkpoint, a pickle, of another architecture or class count, or trained
-                on other preprocessing.
+            ValueError: it cannot be written; the last checkpoint is what it was.
         """
-        if path and "://" not in path and not os.path.isfile(path):
-            raise UserFileNotFoundError(f"MODEL.WEIGHTS {path}: no such checkpoint")
+        if not self.save_dir or not self.save_to_disk:
+            return
+        states = {key: part.state_dict() for key, part in self.checkpointables.items()}
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        if os.path.isdir(self.save_dir):
+            remove_temporary(self.save_dir)
+        write_checkpoint(path, {"model": self.model.state_dict(), **states, **entries}, self._advice())
+        _logger.info("checkpoint saved: %s", path)
+        if tag:
+            self.tag_last_checkpoint(f"{name}.pth")
+        if self.keep:
+            remove_old(path, self.keep)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Makes a file of ``save_dir`` the last checkpoint."""
+        content = last_filename_basename.encode()
+        replace_file(os.path.join(self.save_dir, TAG), lambda file: file.write(content), self._advice())
+
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Loads a checkpoint; an empty path loads nothing."""
+        self.source = path
         return super().load(path, *args, **kwargs)
 
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to resume, readable or not."""
+        return bool(read_tag(self.save_dir) or list_numbered(self.save_dir))
+
+    def get_checkpoint_file(self) -> str:
+        """The newest checkpoint that can be read, with a warning if it is not the last; see ``find_newest``."""
+        return find_newest(self.save_dir)
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Loads the weights of ``path``, or with ``resume`` goes on from the last checkpoint of ``save_dir``.
+
+        Returns:
+            The entries of the file that are nobody's state, such as ``iteration``.
+
+        Raises:
+            FileNotFoundError: no such file; nothing to resume.
+            ValueError: as ``load``; a checkpoint that this run cannot go on from.
+        """
+        return self._resume(self._find_newest(self.save_dir)) if resume else self.load(path, checkpointables=[])
+
+    def resume_from(self, path: str) -> dict[str, Any]:
+        """Goes on from a file, or from the newest checkpoint of a folder; where it is damaged, from the one before.
+
+        Returns and raises as ``resume_or_load``.
+        """
+        if not os.path.exists(path):
+            raise UserFileNotFoundError(f"--resume {path}: no such checkpoint, and no such folder of them")
+        return self._resume(self._find_newest(path) if os.path.isdir(path) else find_whole(path))
+
+    def _find_newest(self, folder: str) -> str:
+        newest = find_newest(folder)
+        if not newest:
+            raise UserFileNotFoundError(
+                f"--resume: {os.path.join(folder, TAG)} is not there, nothing to resume; "
+                "leave --resume out to start, or set OUTPUT_DIR to the run's folder"
+            )
+        return newest
+
+    def _resume(self, path: str) -> dict[str, Any]:
+        self._check_resumable(read_checkpoint(path, mapped=True), path)
+        rest = self.load(path, checkpointables=[])
+        load_states(rest, self.checkpointables, path)
+        return rest
+
     def _check_resumable(self, checkpoint: Mapping[str, Any], path: str) -> None:
-        require(checkpoint, ["imgcls"], path)
-        super()._check_resumable(checkpoint, path)
-        saved, current = checkpoint["imgcls"]["cfg"], self.info["cfg"]
-        check_fixed(saved, current, path)
-        changed = "; ".join(f"{key} {old} is now {new}" for key, (old, new) in changed_keys(saved, current).items())
-        if changed and self.checkpointables:  # evaluation may do as it likes
-            _logger.warning(
-                "%s was saved with other settings: %s; the run goes on with the new ones, and its end will not be "
-                "bit-identical to that of an uninterrupted run",
-                path,
-                changed,
-            )
+        """What can be known before anything is loaded."""
+        if self.checkpointables:  # evaluation has none
+            check_states(checkpoint, self.checkpointables, path)
 
-    def _load_file(self, filename: str) -> dict[str, Any]:
-        checkpoint = read_checkpoint(filename)
-        if kind_of(checkpoint["model"]) == "detector":
-            raise UserError(f"{self.source} is a detector's checkpoint; a ClsNet takes a classifier's or a backbone's")
-        if "imgcls" in checkpoint:
-            check_contract(checkpoint["imgcls"]["preprocessing"], self.info["preprocessing"], self.source)
-            if _has_head(checkpoint):
-                self._check_classes(checkpoint["imgcls"]["classes"])
-        return checkpoint
-
-    def _check_classes(self, saved: list[str]) -> None:
-        """The same number of other classes, or the same in another order, would fit and be wrong."""
-        current = self.info["classes"]
-        wrong = [index for index, pair in enumerate(zip(saved, current, strict=False)) if pair[0] != pair[1]]
-        if wrong and len(saved) == len(current):
-            first = wrong[0]
-            raise UserError(
-                f"{self.source} was trained on other classes than those of {self.info['train']}: class {first} is "
-                f"{saved[first]!r} there and {current[first]!r} here ({len(wrong)} differ); "
-                "set DATASETS.TRAIN to a set with the same classes"
-            )
-
-    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        has_head = _has_head(checkpoint)
-        incompatible = super()._load_model(checkpoint)
-        shapes = {key for key, _, _ in incompatible.incorrect_shapes}  # fvcore calls these missing, too
-        missing = [key for key in drop_counters(incompatible.missing_keys) if key not in shapes]
-        if not has_head:  # a backbone checkpoint: the head stays as it was initialised
-            missing = [key for key in missing if not key.startswith("head.")]
-        wrong = [f"{key} has shape {found}, the model {wanted}" for key, found, wanted in incompatible.incorrect_shapes]
-        wrong += [f"{key} is missing" for key in missing]
-        wrong += [f"{key} is unknown" for key in drop_counters(incompatible.unexpected_keys)]
-        if wrong:
-            raise UserError(
-                f"{self.source} does not fit the model ({len(wrong)} tensors): {'; '.join(wrong[:3])}"
-                f"{'; ...' if len(wrong) > 3 else ''}; {_advice(wrong)}"
-            )
-        return incompatible
-
-
-def build_info(cfg: CfgNode) -> dict[str, Any]:
-    """What a classification checkpoint says of itself, in plain Python types."""
-    train = cfg.DATASETS.TRAIN
-    return {
-        "version": __version__,
-        "cfg": cfg.dump(),
-        "train": train[0] if train else "",
-        "classes": list(MetadataCatalog.get(train[0]).get("classes", ())) if train else [],
-        "preprocessing": build_contract(cfg),
-        "thresholds": {"score": cfg.TEST.THRESHOLD},
-    }
-
-
-def _has_head(checkpoint: dict[str, Any]) -> bool:
-    """Whether it is a whole classifier, or a backbone alone."""
-    return kind_of(checkpoint["model"]) == "classifier"
-
-
-def _advice(wrong: list[str]) -> str:
-    if all(line.startswith("head.") for line in wrong):
-        return "check MODEL.CLSNET.NUM_CLASSES and MODEL.CLSNET.HEAD_CONV_DIM"
-    return "check MODEL.BACKBONE.NAME and MODEL.MNET.WIDTH_MULT, DEPTH_MULT, BLOCKS"
+    def _advice(self) -> str:
+        last = read_tag(self.save_dir)
+        if not os.path.isfile(last):
+            return "make room or set OUTPUT_DIR to another folder; there is no checkpoint before it"
+        return f"make room there; the checkpoint before it, {last}, is still there and --resume goes on from it"

@@ -7,9 +7,8 @@ from typing import Any, BinaryIO
 
 import torch
 
+from imgcls.disk import replace_file
 from imgcls.errors import UserError, UserFileNotFoundError
-
-from .atomic import replace_file
 
 _FLAG = "; the tools read it with --allow-pickle, if you trust its author"
 
@@ -91,3 +90,32 @@ def _read(path: str, allow_pickle: bool, mapped: bool) -> Any:
         if not allow_pickle:
             raise
         return torch.load(path, map_location="cpu", weights_only=False)
+
+
+def read_weights(path: str, allow_pickle: bool = False) -> dict[str, Any]:
+    """Reads a ``.safetensors`` file, or any that ``read_checkpoint`` reads.
+
+    Args:
+        path: a local file.
+        allow_pickle: see ``read_checkpoint``.
+
+    Returns:
+        A dict with the tensors under ``"model"``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: truncated, not a file of tensors, or safetensors is not installed.
+    """
+    if not path.endswith(".safetensors"):
+        return read_checkpoint(path, allow_pickle)
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise UserError(f'{path}: reading it needs the package safetensors: pip install -e ".[timm]"') from error
+    if not os.path.isfile(path):
+        raise UserFileNotFoundError(f"{path}: no such file")
+    try:
+        return {"model": load_file(path)}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is truncated or not a safetensors file ({' '.join(str(error).split())})") from error

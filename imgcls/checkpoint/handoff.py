@@ -1,19 +1,105 @@
-"""The hand-off of a backbone from a classifier to any detectron2 model: proved, or refused."""
+"""What of a backbone checkpoint is in a backbone: a comparison tensor by tensor."""
 
 import os
+import re
+import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from torch import nn
+from detectron2.modeling import build_model
+from torch import Tensor, nn
 
+from imgcls.checkpoint.backbone import drop_counters, extract_backbone, kind_of
+from imgcls.checkpoint.compat import (
+    advise,
+    build_contract,
+    build_network,
+    check_contract,
+    check_network,
+    read_contract,
+    read_network,
+)
+from imgcls.checkpoint.files import read_checkpoint, write_checkpoint
 from imgcls.errors import UserError
 
-from .backbone_file import kind_of
-from .contract import build_contract, check_contract, read_contract
-from .files import read_checkpoint
-from .load_report import HandoffError, LoadReport, compare
-from .network import advise, build_network, check_network, read_network
+# A name up to the stage: "stages.mob5", "res5", "net.blocks.4", "net.model.blocks.4", "net.layer4".
+_STAGE = re.compile(r"(net\.)?(model\.)?((stages|blocks|features)\.)?[^.]+")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """Names of tensors, each in one list.
+
+    Attributes:
+        source: the file.
+        loaded: in both and the same.
+        missing: the model has it and the file has not.
+        unexpected: the file has it and the model has not.
+        mismatched: in both and different, with what differs.
+        left_out: of later stages, which the model does not build and does not need.
+    """
+
+    source: str
+    loaded: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    mismatched: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the model's backbone came from the file, and nothing of the file found no place."""
+        return bool(self.loaded) and not (self.missing or self.unexpected or self.mismatched)
+
+    def summary(self) -> str:
+        """``135/135 backbone tensors loaded``, of those that the model has."""
+        total = len(self.loaded) + len(self.missing) + len(self.mismatched)
+        stages = sorted({_stage(name) for name in self.left_out})
+        note = f" ({', '.join(stages)} of the file left out: the model does not build it)" if stages else ""
+        return f"{len(self.loaded)}/{total} backbone tensors loaded{note}"
+
+    def problems(self) -> list[str]:
+        """One line for each tensor that did not fit."""
+        return [
+            *self.mismatched,
+            *(f"{name} is missing in the file" for name in self.missing),
+            *(f"{name} is not in the model" for name in self.unexpected),
+        ]
+
+
+class HandoffError(UserError):
+    """A backbone checkpoint that does not fit; ``report`` says which tensors."""
+
+    def __init__(self, message: str, report: LoadReport):
+        super().__init__(message)
+        self.report = report
+
+
+def compare(backbone: nn.Module, tensors: Mapping[str, Tensor], source: str, values: bool) -> LoadReport:
+    """Compares a backbone with the tensors of a file by name and shape, and with ``values`` bit by bit."""
+    state = backbone.state_dict()
+    names = drop_counters(state)
+    built = {_stage(name) for name in names}
+    report = LoadReport(source, missing=[name for name in names if name not in tensors])
+    for name in drop_counters(tensors):
+        if name not in state:
+            (report.unexpected if _stage(name) in built else report.left_out).append(name)
+        elif tensors[name].shape != state[name].shape:
+            shapes = f"{tuple(tensors[name].shape)} in the file, {tuple(state[name].shape)} in the model"
+            report.mismatched.append(f"{name} is {shapes}")
+        elif values and not torch.equal(tensors[name], state[name].cpu()):
+            report.mismatched.append(f"{name} has other values in the model than in the file")
+        else:
+            report.loaded.append(name)
+    return report
+
+
+def _stage(name: str) -> str:
+    return _STAGE.match(name)[0]
 
 
 class Expected(NamedTuple):
@@ -120,3 +206,54 @@ def _refuse(report: LoadReport, advice: str) -> None:
         f"{advice}",
         report,
     )
+
+
+def export_backbone(source: str, target: str, verify: CfgNode | None = None, allow_pickle: bool = False) -> str:
+    """Writes the backbone that is in ``source`` to ``target``.
+
+    Args:
+        source: a classification checkpoint of either trainer, or one of the 2020 project.
+        target: the backbone checkpoint; what was there before is replaced only if all went well.
+        verify: the config of a detector. It is built and loaded by detectron2's own checkpointer, and every
+            tensor compared.
+        allow_pickle: see ``read_checkpoint``.
+
+    Returns:
+        What was done, in one line.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a source that holds no classifier; a detector that it does not fit (``HandoffError``); a target that
+            cannot be written.
+    """
+    checkpoint = extract_backbone(read_checkpoint(source, allow_pickle), source)
+    if not verify:
+        write_checkpoint(target, checkpoint)
+        return f"{len(checkpoint['model'])} backbone tensors written, classifier dropped"
+    with tempfile.TemporaryDirectory() as folder:
+        unproved = os.path.join(folder, "backbone.pth")
+        write_checkpoint(unproved, checkpoint)
+        report = verify_backbone(unproved, verify, named=target)
+    write_checkpoint(target, checkpoint)
+    return f"{report.summary()}, classifier dropped"
+
+
+def verify_backbone(path: str, cfg: CfgNode, named: str = "") -> LoadReport:
+    """Builds the detector of a config on the CPU, loads a backbone checkpoint as detectron2 does, and compares.
+
+    Args:
+        path: a backbone checkpoint.
+        cfg: the detector's config; left as it is.
+        named: what to call the file in messages instead of ``path``.
+
+    Raises:
+        ValueError: as ``load_backbone``.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", ""
+    model = build_model(cfg)
+    checkpoint, backbone = read_checkpoint(path), find_backbone(model)
+    check_fit(checkpoint, backbone, build_expected(cfg), named or path)
+    DetectionCheckpointer(model).load(path)
+    return check_loaded(checkpoint, backbone, named or path)

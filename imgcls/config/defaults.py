@@ -18,7 +18,7 @@ def add_imgcls_config(cfg: CfgNode) -> None:
     _add_clsnet(cfg)
     _add_input(cfg)
     _add_solver(cfg)
-    # What a picture that cannot be decoded does: "error" stops and names it, "skip" takes the next sample.
+    # What an image that cannot be decoded does: "error" stops and names it, "skip" takes the next sample.
     cfg.DATALOADER.BAD_IMAGES = "error"
     # Which top-k accuracies a softmax head is scored by.
     cfg.TEST.TOPK = [1, 5]
@@ -42,7 +42,7 @@ def _add_mnet(cfg: CfgNode) -> None:
     cfg.MODEL.MNET.DEPTH_MULT = 1.0
     # Blocks per row; [] is the paper's table (V1: [1, 2, 2, 6, 2], its shallow net is [1, 2, 2, 1, 2]).
     cfg.MODEL.MNET.BLOCKS = []
-    # 2, or 1 for small pictures (28 to 64 pixels): all strides are then half as large.
+    # 2, or 1 for small images (28 to 64 pixels): all strides are then half as large.
     cfg.MODEL.MNET.STEM_STRIDE = 2
     # "relu6" (all public MobileNetV1 weights), "relu" (the paper), "leaky_relu" (slope 0.1, the 2020 project).
     cfg.MODEL.MNET.ACTIVATION = "relu6"
@@ -73,7 +73,7 @@ def _add_clsnet(cfg: CfgNode) -> None:
     cfg.MODEL.CLSNET.IN_FEATURES = ["mob5"]
     # Side of the square input in pixels.
     cfg.MODEL.CLSNET.INPUT_SIZE = 224
-    # "softmax": one class a picture, cross-entropy. "sigmoid": any number of classes, binary cross-entropy.
+    # "softmax": one class an image, cross-entropy. "sigmoid": any number of classes, binary cross-entropy.
     cfg.MODEL.CLSNET.HEAD = "softmax"
     # Channels of a 1x1 convolution before the pooling (MobileNetV2: 1280); 0 builds none.
     cfg.MODEL.CLSNET.HEAD_CONV_DIM = 0
@@ -92,12 +92,12 @@ def _add_clsnet(cfg: CfgNode) -> None:
 def _add_input(cfg: CfgNode) -> None:
     # Evaluation resizes the short side to INPUT_SIZE / CROP_PCT and takes the centre.
     cfg.INPUT.CROP_PCT = 0.875
-    # Area (share of the picture) and aspect ratio of the random training crop. INPUT.RANDOM_FLIP is detectron2's.
+    # Area (share of the image) and aspect ratio of the random training crop. INPUT.RANDOM_FLIP is detectron2's.
     cfg.INPUT.CROP_SCALE = [0.08, 1.0]
     cfg.INPUT.CROP_RATIO = [3 / 4, 4 / 3]
-    # "none", "trivialaugment" or "randaugment" (torchvision's defaults), on the cropped picture.
+    # "none", "trivialaugment" or "randaugment" (torchvision's defaults), on the cropped image.
     cfg.INPUT.AUGMENTATION = "none"
-    # Probability of erasing a random rectangle of the cropped picture.
+    # Probability of erasing a random rectangle of the cropped image.
     cfg.INPUT.RANDOM_ERASING = 0.0
 
 

@@ -1,15 +1,15 @@
 """A config from a YAML file and the command line, with errors that name the key."""
 
 import difflib
+import logging
 import os
 from collections.abc import Iterator, Sequence
 
 import yaml
 from detectron2.config import CfgNode
 
+from imgcls.config.defaults import get_cfg
 from imgcls.errors import UserError, UserFileNotFoundError
-
-from .defaults import get_cfg
 
 
 def load_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
@@ -87,3 +87,25 @@ def _walk(node: CfgNode, prefix: str) -> Iterator[str]:
         yield prefix + name
         if isinstance(value, CfgNode):
             yield from _walk(value, f"{prefix}{name}.")
+
+
+LAST_STAGE = "mob5"
+
+_logger = logging.getLogger(__name__)
+
+
+def feature_names(names: Sequence[str], key: str) -> list[str]:
+    """Feature names with ``"linear"`` read as the last stage.
+
+    The 2020 project had its classifier inside the backbone, under this name; here it is in the head,
+    which reads the last stage.
+
+    Args:
+        names: the value of a config key.
+        key: the name of that key, for the log.
+    """
+    if "linear" not in names:
+        return list(names)
+    _logger.info('%s: "linear" is read as "%s"; the classifier is MODEL.CLSNET\'s head now', key, LAST_STAGE)
+    replaced = [LAST_STAGE if name == "linear" else name for name in names]
+    return list(dict.fromkeys(replaced))

@@ -1,8 +1,9 @@
 """From dataset names to stacked batches."""
 
-from .build import build_test_loader, build_train_loader
-from .dataset_mapper import ClsDatasetMapper
-from .datasets import get_dataset
-from .loader import ClsLoader
+from imgcls.data.catalog import get_dataset, register_builtin
+from imgcls.data.loader import ClsLoader, build_test_loader, build_train_loader
+from imgcls.data.mapper import ClsDatasetMapper
 
 __all__ = ["ClsDatasetMapper", "ClsLoader", "build_test_loader", "build_train_loader", "get_dataset"]
+
+register_builtin()

@@ -1,4 +1,4 @@
-"""From a picture to the square input of the network: the part that is decoded, cut and resized."""
+"""From an image to the square input of the network: the part that is decoded, cut and resized."""
 
 import math
 from collections.abc import Sequence
@@ -9,23 +9,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .decode import Picture
+from imgcls.data.image import EncodedImage
 
-# A JPEG decoded at a part of its size is a box-filtered picture. Where the crop of that is still 3 times as large as
-# the result, the result differs from that of the whole picture by less than 0.5 of 255 levels in the mean (at 2 times
+# A JPEG decoded at a part of its size is a box-filtered image. Where the crop of that is still 3 times as large as
+# the result, the result differs from that of the whole image by less than 0.5 of 255 levels in the mean (at 2 times
 # by up to 0.9, at once by up to 3.9: photographs of scikit-image and scikit-learn, qualities 80 and 95).
-_MARGIN = 3
+MIN_OVERSAMPLING = 3
 
 
 class TrainCrop:
-    """A random part of the picture, by area and aspect ratio, resized with antialiasing.
+    """A random part of the image, by area and aspect ratio, resized with antialiasing.
 
     Randomness is torch's global generator, drawn as torchvision's ``RandomResizedCrop`` does, whose own function takes
-    four times as long: as much as a twentieth of a small picture's time.
+    four times as long: as much as a twentieth of a small image's time.
 
     Args:
         size: side of the output in pixels.
-        scale: smallest and largest share of the picture's area.
+        scale: smallest and largest share of the image's area.
         ratio: smallest and largest width / height of the crop.
     """
 
@@ -34,14 +34,14 @@ class TrainCrop:
         self.scale = tuple(scale)
         self.ratio = tuple(ratio)
 
-    def __call__(self, picture: Picture) -> Tensor:
+    def __call__(self, image: EncodedImage) -> Tensor:
         """uint8 ``(3, size, size)``, 0-255."""
-        box = self._draw(*picture.size)
-        part = _part(min(box[2:]), self.size)
-        # Whole pixels of the smaller picture, whether this file can be decoded so or not: one crop on every path.
+        box = self._draw(*image.size)
+        part = decode_scale(min(box[2:]), self.size)
+        # Whole pixels of the smaller image, whether this file can be decoded so or not: one crop on every path.
         top, left, height, width = (side // part for side in box)
-        pixels = picture.pixels(part)
-        if pixels.shape[:2] == picture.size:
+        pixels = image.pixels(part)
+        if pixels.shape[:2] == image.size:
             top, left, height, width = top * part, left * part, height * part, width * part
         return resize(pixels[top : top + height, left : left + width], self.size, self.size)
 
@@ -55,7 +55,7 @@ class TrainCrop:
             if 0 < height <= full_height and 0 < width <= full_width:
                 top = torch.randint(full_height - height + 1, (1,)).item()
                 return top, torch.randint(full_width - width + 1, (1,)).item(), height, width
-        # The picture is too long for any of them: its centre, as near to the ratios as it can be.
+        # The image is too long for any of them: its centre, as near to the ratios as it can be.
         ratio = min(max(full_width / full_height, self.ratio[0]), self.ratio[1])
         height, width = min(full_height, round(full_width / ratio)), min(full_width, round(full_height * ratio))
         return (full_height - height) // 2, (full_width - width) // 2, height, width
@@ -64,7 +64,7 @@ class TrainCrop:
 class EvalCrop:
     """The short side resized to ``size / crop_pct`` with antialiasing, and the centre of that.
 
-    A JPEG is always decoded at its full size: the result is that of the exact picture.
+    A JPEG is always decoded at its full size: the result is that of the exact image.
 
     Args:
         size: side of the output in pixels.
@@ -75,11 +75,11 @@ class EvalCrop:
         self.size = size
         self.short = round(size / crop_pct)
 
-    def __call__(self, picture: Picture) -> Tensor:
+    def __call__(self, image: EncodedImage) -> Tensor:
         """uint8 ``(3, size, size)``, 0-255."""
-        shorter = min(picture.size)
-        height, width = (int(self.short * side / shorter) for side in picture.size)
-        resized = resize(picture.pixels(), height, width)
+        shorter = min(image.size)
+        height, width = (int(self.short * side / shorter) for side in image.size)
+        resized = resize(image.pixels(), height, width)
         top, left = round((height - self.size) / 2), round((width - self.size) / 2)
         return resized[:, top : top + self.size, left : left + self.size]
 
@@ -94,6 +94,6 @@ def resize(pixels: NDArray[np.uint8], height: int, width: int) -> Tensor:
     return interpolate(image, (height, width), mode="bilinear", antialias=True)[0]
 
 
-def _part(side: int, result: int) -> int:
+def decode_scale(side: int, result: int) -> int:
     """The part of its size (1, 1/2, 1/4, 1/8) at which a JPEG may be decoded, if ``side`` pixels become ``result``."""
-    return next((part for part in (8, 4, 2) if side >= part * result * _MARGIN), 1)
+    return next((part for part in (8, 4, 2) if side >= part * result * MIN_OVERSAMPLING), 1)

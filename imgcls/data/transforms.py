@@ -1,18 +1,18 @@
-"""What happens to the square picture of a training sample."""
+"""What happens to the square image of a training sample."""
 
 import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from .crop import EvalCrop, TrainCrop
+from imgcls.data.crop import EvalCrop, TrainCrop
 
 _FLIPS = {"horizontal": -1, "vertical": -2}  # the dimension that is turned round
 _AUGMENTATIONS = {"trivialaugment": v2.TrivialAugmentWide, "randaugment": v2.RandAugment}
 
 
 class RandomFlip(nn.Module):
-    """Turns a dimension of every other picture round, with the random number of torchvision's flips at half their cost.
+    """Turns a dimension of every other image round, with the random number of torchvision's flips at half their cost.
 
     Args:
         dim: -1 for left and right, -2 for top and bottom.

@@ -1,10 +1,8 @@
 """Running it: set-up, what the data decides, and detectron2's trainer for classification."""
 
-from .evaluate import evaluate
-from .plain import PlainTrainer
-from .plain_args import parse_args
-from .resolve import resolve_from_data
-from .setup import setup
-from .trainer import Trainer
+from imgcls.engine.build import evaluate
+from imgcls.engine.plain import PlainTrainer
+from imgcls.engine.setup import resolve_from_data, setup
+from imgcls.engine.trainer import Trainer
 
-__all__ = ["PlainTrainer", "Trainer", "evaluate", "parse_args", "resolve_from_data", "setup"]
+__all__ = ["PlainTrainer", "Trainer", "evaluate", "resolve_from_data", "setup"]

@@ -20,18 +20,13 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, JSONWriter
 
 from imgcls.data import build_train_loader
+from imgcls.engine.build import build_checkpointer, checkpointables, evaluate_with_ema, wrap_ddp
+from imgcls.engine.preempt import EXIT_CODE, Preemption
+from imgcls.engine.run_state import BestTracker, RunLog
+from imgcls.engine.scalars import Progress, Scalars, TrainingAccuracy
+from imgcls.engine.step import build_step
+from imgcls.engine.trainer import Trainer
 from imgcls.solver import apply_schedule, build_ema, iterations, read_options
-
-from .best import BestTracker
-from .build import build_checkpointer, checkpointables
-from .evaluate import test_with_average
-from .preempt import EXIT_CODE, Preemption
-from .progress import Progress, TrainingAccuracy
-from .replicas import replicate
-from .run_log import RunLog
-from .scalars import Scalars
-from .step import build_step
-from .trainer import Trainer
 
 _logger = logging.getLogger(__name__)
 
@@ -52,7 +47,7 @@ class PlainTrainer:
         self.model = build_model(cfg)
         self.optimizer = build_optimizer(cfg, self.model)
         self.ema = build_ema(cfg, self.model)
-        replica = replicate(self.model)
+        replica = wrap_ddp(self.model)
         self.loader = build_train_loader(cfg)
         self.step = build_step(cfg, replica, self.optimizer, self.ema)
         self.scheduler = build_lr_scheduler(cfg, self.optimizer)
@@ -107,7 +102,7 @@ class PlainTrainer:
         self.step.model.train()
 
         def read() -> None:
-            self.step.finite.settle()
+            self.step.finite.check()
             progress.add(scalars.read(storage))
 
         for iteration in range(self.first, last + 1):
@@ -148,7 +143,7 @@ class PlainTrainer:
         return self.optimizer.param_groups[LRScheduler.get_best_param_group_id(self.optimizer)]["lr"]
 
     def _evaluate(self, storage: EventStorage, iteration: int) -> None:
-        self.results = test_with_average(Trainer, self.cfg, self.step.model, self.ema)
+        self.results = evaluate_with_ema(Trainer, self.cfg, self.step.model, self.ema)
         # Every process must come to the same decision, so every one gets the first one's numbers.
         flat = comm.all_gather(flatten_results_dict(self.results))[0]
         storage.put_scalars(**flat, smoothing_hint=False)

@@ -14,17 +14,14 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from imgcls.data import ClsLoader, build_test_loader, build_train_loader
+from imgcls.engine import build
+from imgcls.engine.build import broadcast_buffers, evaluate_with_ema, wrap_ddp
+from imgcls.engine.hooks import Evaluate, PreciseBN, ReadScalars, SaveCheckpoints, WriteLines
+from imgcls.engine.preempt import EXIT_CODE, Preemption
+from imgcls.engine.run_state import BestTracker, RunLog
+from imgcls.engine.scalars import Scalars
+from imgcls.engine.step import TrainStep, build_step
 from imgcls.solver import apply_schedule, build_ema, read_options
-
-from . import build
-from .best import BestTracker
-from .evaluate import test_with_average
-from .hooks import Evaluate, PreciseBN, ReadScalars, SaveCheckpoints, WriteLines
-from .preempt import EXIT_CODE, Preemption
-from .replicas import broadcast_buffers, replicate
-from .run_log import RunLog
-from .scalars import Scalars
-from .step import TrainStep, build_step
 
 _logger = logging.getLogger(__name__)
 
@@ -43,7 +40,7 @@ class Trainer(DefaultTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         ema = build_ema(cfg, model)
-        wrapped = replicate(model)
+        wrapped = wrap_ddp(model)
         self._trainer = _StepTrainer(
             wrapped, self.build_train_loader(cfg), optimizer, build_step(cfg, wrapped, optimizer, ema)
         )
@@ -121,7 +118,7 @@ class Trainer(DefaultTrainer):
         self.checkpointer.save(name, tag=tag, iteration=self.iter)
 
     def _read_scalars(self) -> None:
-        self._trainer.step.finite.settle()
+        self._trainer.step.finite.check()
         self._trainer.scalars.read(self.storage)
 
     def _leave(self) -> None:
@@ -132,7 +129,7 @@ class Trainer(DefaultTrainer):
         raise SystemExit(EXIT_CODE)
 
     def _evaluate(self) -> OrderedDict:
-        self._last_eval_results = test_with_average(type(self), self.cfg, self.model, self._trainer.step.ema)
+        self._last_eval_results = evaluate_with_ema(type(self), self.cfg, self.model, self._trainer.step.ema)
         return self._last_eval_results
 
     @classmethod

@@ -1,12 +1,17 @@
-"""What both evaluators share: collect on every process, score all of it on the first."""
+"""Result files: whole or not at all, so that a killed run leaves no half table behind."""
 
+import csv
+import json
 import logging
+import math
+import os
 from abc import abstractmethod
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from detectron2.evaluation import DatasetEvaluator
@@ -16,12 +21,46 @@ from torch import Tensor
 from imgcls.errors import UserError
 from imgcls.structures import as_batch
 
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes ``content`` as indented JSON; a NaN must have become None before (:func:`number`)."""
+    with _replacing(path) as file:
+        json.dump(content, file, indent=1, allow_nan=False)
+        file.write("\n")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Writes one table, ``\\n`` at line ends, None as an empty cell."""
+    with _replacing(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def number(value: float) -> float | None:
+    """``value`` to six decimals, or None for NaN, which JSON does not have."""
+    return None if math.isnan(value) else round(value, 6)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[TextIO]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    try:
+        # A file name need not be valid UTF-8; surrogateescape keeps its bytes.
+        with open(partial, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            yield file
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class Predictions:
-    """Predictions of N pictures, on the CPU.
+    """Predictions of N images, on the CPU.
 
     Attributes:
         image_ids: N ids.
@@ -34,7 +73,7 @@ class Predictions:
     tensors: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def extend(self, other: "Predictions") -> None:
-        """Appends the pictures of ``other``."""
+        """Appends the images of ``other``."""
         self.image_ids += other.image_ids
         self.file_names += other.file_names
         for name, pieces in other.tensors.items():
@@ -74,26 +113,26 @@ class GatheredEvaluator(DatasetEvaluator):
 
         Args:
             inputs: a batch in either form of :func:`imgcls.structures.as_batch`, with labels and image ids.
-            outputs: one dict a picture, as ``ClsNet`` gives them outside training.
+            outputs: one dict an image, as ``ClsNet`` gives them outside training.
 
         Raises:
             UserError: the batch has no labels or ids, or model, classes and settings do not fit together.
         """
         batch = as_batch(inputs)
         if len(outputs) != len(batch):
-            raise RuntimeError(f"{len(outputs)} outputs for {len(batch)} pictures")
+            raise RuntimeError(f"{len(outputs)} outputs for {len(batch)} images")
         if batch.labels is None:
             raise UserError(
-                "evaluation got pictures without labels: every record of DATASETS.TEST needs 'label' or 'labels'"
+                "evaluation got images without labels: every record of DATASETS.TEST needs 'label' or 'labels'"
             )
         if not batch.image_ids:
-            raise UserError("evaluation got pictures without ids: every record of DATASETS.TEST needs 'image_id'")
+            raise UserError("evaluation got images without ids: every record of DATASETS.TEST needs 'image_id'")
         tensors = self._read(batch.labels, outputs)
         scores = tensors.get("scores", tensors.get("probs"))
         broken = (~torch.isfinite(scores).reshape(len(batch), -1).all(dim=1)).nonzero()
         if len(broken):
             raise UserError(
-                f"the model's scores for picture {batch.image_ids[int(broken[0])]!r} are not finite: take another "
+                f"the model's scores for image {batch.image_ids[int(broken[0])]!r} are not finite: take another "
                 "checkpoint (MODEL.WEIGHTS), or train with a lower SOLVER.BASE_LR"
             )
         names = batch.file_names or [""] * len(batch)
@@ -106,17 +145,17 @@ class GatheredEvaluator(DatasetEvaluator):
             ``{task: {metric: 0 to 100}}`` on the first process, an empty dict on the others.
 
         Raises:
-            RuntimeError: a picture came twice, so the numbers would not be the dataset's.
+            RuntimeError: an image came twice, so the numbers would not be the dataset's.
         """
         predictions = self._gather()
         if predictions is None:
             return OrderedDict()
         if not predictions.image_ids:
-            logger.warning("%s did not receive any picture; there is nothing to score", type(self).__name__)
+            logger.warning("%s did not receive any image; there is nothing to score", type(self).__name__)
             return OrderedDict()
         repeated = [image_id for image_id, count in Counter(predictions.image_ids).items() if count > 1]
         if repeated:
-            raise RuntimeError(f"{len(repeated)} pictures were evaluated more than once, first {repeated[0]!r}")
+            raise RuntimeError(f"{len(repeated)} images were evaluated more than once, first {repeated[0]!r}")
         return self._score(predictions)
 
     def _gather(self) -> Predictions | None:

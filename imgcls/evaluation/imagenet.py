@@ -7,17 +7,15 @@ import torch
 from torch import Tensor
 
 from imgcls.errors import UserError
-
-from .gathered import GatheredEvaluator, Predictions
-from .metrics import confusion_matrix, per_class_accuracy, topk_accuracy
-from .write import number, write_csv, write_json
+from imgcls.evaluation.gathered import GatheredEvaluator, Predictions, number, write_csv, write_json
+from imgcls.evaluation.metrics import confusion_matrix, per_class_accuracy, topk_accuracy
 
 
 class ImageNetEvaluator(GatheredEvaluator):
     """Accuracy of single-label classification: ``{"accuracy": {"top1": ..., "top5": ...}}``, 0 to 100.
 
     Writes ``accuracy.json``, ``per_class.csv``, ``confusion_matrix.csv`` (rows: true class) and
-    ``predictions.csv`` (one row a picture, in dataset order).
+    ``predictions.csv`` (one row an image, in dataset order).
 
     Args:
         classes: class names, index = label.
@@ -47,8 +45,8 @@ class ImageNetEvaluator(GatheredEvaluator):
         num_classes = len(self.classes)
         if labels.ndim != 1:
             raise UserError(
-                f"labels of shape {tuple(labels.shape)} are several a picture, top-k accuracy needs one: take a set "
-                "with one label a picture in DATASETS.TEST, or set MODEL.CLSNET.HEAD to 'sigmoid'"
+                f"labels of shape {tuple(labels.shape)} are several an image, top-k accuracy needs one: take a set "
+                "with one label an image in DATASETS.TEST, or set MODEL.CLSNET.HEAD to 'sigmoid'"
             )
         pred = torch.stack([output["pred_classes"] for output in outputs])
         if pred.shape[1] < self.topk[-1]:

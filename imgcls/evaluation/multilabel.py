@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 
 from imgcls.errors import UserError
-
-from .gathered import GatheredEvaluator, Predictions
-from .multilabel_metrics import PerClass, per_class_metrics, summary
-from .write import number, write_csv, write_json
+from imgcls.evaluation.gathered import GatheredEvaluator, Predictions, number, write_csv, write_json
+from imgcls.evaluation.metrics import PerClass, per_class_metrics, summary
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +19,7 @@ class MultiLabelEvaluator(GatheredEvaluator):
 
     ``mAP``, ``mAP_micro``, ``precision``, ``recall`` and ``F1`` each ``_micro`` and ``_macro``, and
     ``exact_match``. Classes without a positive are logged and left out of the macro means.
-    Writes ``multilabel.json``, ``per_class.csv`` and ``predictions.csv`` (one row a picture, in dataset order).
+    Writes ``multilabel.json``, ``per_class.csv`` and ``predictions.csv`` (one row an image, in dataset order).
 
     Args:
         classes: class names, index = label.
@@ -49,8 +47,8 @@ class MultiLabelEvaluator(GatheredEvaluator):
         num_classes = len(self.classes)
         if "probs" not in outputs[0]:
             raise UserError(
-                "the model gives no 'probs', but the test set has several labels a picture: set MODEL.CLSNET.HEAD to "
-                "'sigmoid', or take a set with one label a picture in DATASETS.TEST"
+                "the model gives no 'probs', but the test set has several labels an image: set MODEL.CLSNET.HEAD to "
+                "'sigmoid', or take a set with one label an image in DATASETS.TEST"
             )
         probs = torch.stack([output["probs"] for output in outputs]).float().cpu()
         for name, values in (("probabilities", probs), ("labels", labels)):

@@ -1,5 +1,5 @@
 """A trained classifier, made faster."""
 
-from .fold import fold_batch_norm
+from imgcls.inference.fold import fold_batch_norm
 
 __all__ = ["fold_batch_norm"]

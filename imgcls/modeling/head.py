@@ -3,7 +3,7 @@
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
-from .backbone.blocks import ConvStyle, conv_norm
+from imgcls.modeling.blocks import ConvStyle, conv_norm
 
 
 class ClsHead(nn.Module):

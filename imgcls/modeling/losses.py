@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 class SoftmaxLoss(nn.Module):
-    """One class a picture: cross-entropy on logits, probabilities by softmax."""
+    """One class an image: cross-entropy on logits, probabilities by softmax."""
 
     multi_label = False
 
@@ -26,7 +26,7 @@ class SoftmaxLoss(nn.Module):
 
 
 class SigmoidLoss(nn.Module):
-    """Any number of classes a picture: binary cross-entropy on logits, probabilities by sigmoid.
+    """Any number of classes an image: binary cross-entropy on logits, probabilities by sigmoid.
 
     Args:
         pos_weight: K weights of the positives above 0, or None for 1.

@@ -1,5 +1,5 @@
-"""What a finished run shows: a table of its metrics and three pictures."""
+"""What a finished run shows: a table of its metrics and three images."""
 
-from .build import Report, write_report
+from imgcls.report.run_report import Report, write_report
 
 __all__ = ["Report", "write_report"]

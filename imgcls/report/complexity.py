@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from imgcls.checkpoint import find_backbone
 
-# Side of the picture that a detector's backbone and FPN are counted with; heads depend on what is found.
+# Side of the image that a detector's backbone and FPN are counted with; heads depend on what is found.
 DETECTOR_SIZE = 512
 
 
 def build_complexity(cfg: CfgNode) -> dict[str, int]:
-    """Builds the model on the CPU and runs one picture of its input size through it.
+    """Builds the model on the CPU and runs one image of its input size through it.
 
     Returns:
         ``parameters`` (all), ``trunk`` (those of the backbone, without FPN), ``macs`` (of convolution and linear
-        layers, one picture, as fvcore counts them; of a detector, those of backbone and FPN) and ``input_size`` in
+        layers, one image, as fvcore counts them; of a detector, those of backbone and FPN) and ``input_size`` in
         pixels.
     """
     cfg = cfg.clone()

@@ -1,15 +1,45 @@
-"""Loss and accuracy over the training, from the metrics.json of detectron2's JSONWriter."""
+"""What all images share; no pyplot, so that nothing of a caller's matplotlib state is touched."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from imgcls.errors import UserError, UserFileNotFoundError
 
-from .figure import BLUE, GREY, ORANGE, new_figure, plain, save
+BLUE, ORANGE, GREY = "#1f6fb4", "#d9730d", "#8a8f98"
+GREEN, RED = "#1a7f37", "#c62828"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches, that lays itself out."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Writes the PNG, in a folder that need not be there yet, and gives its path back.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(exist_ok=True)
+        figure.savefig(path, dpi=130)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}; make the folder writable") from error
+    return path
+
+
+def plain(name: str, length: int = 24) -> str:
+    """A class name as a label: cut where it is long, and a ``$`` of it is not read as a formula."""
+    short = name if len(name) <= length else name[: length - 1] + "…"
+    return short.replace("$", r"\$")
+
 
 # Key of metrics.json (with several test sets behind "<dataset>/"), legend, style.
 _ACCURACY = (
@@ -49,7 +79,7 @@ def read_history(path: Path) -> dict[int, dict[str, Any]]:
 
 
 def draw_curves(metrics_json: Path, path: Path) -> Path:
-    """Draws the loss on the left, top-1 and top-5 (several labels a picture: mAP and F1) on the right.
+    """Draws the loss on the left, top-1 and top-5 (several labels an image: mAP and F1) on the right.
 
     Args:
         metrics_json: the run's ``metrics.json``.

@@ -1,4 +1,4 @@
-"""A grid of test pictures with predicted and true class, mistakes first."""
+"""A grid of test images with predicted and true class, mistakes first."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,10 +6,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from PIL import Image
 
-from imgcls.data.decode import BadImageError, read_image
-
-from .figure import GREEN, GREY, RED, new_figure, plain, save
-from .results import read_csv
+from imgcls.data.image import BadImageError, read_image
+from imgcls.report.curves import GREEN, GREY, RED, new_figure, plain, save
+from imgcls.report.results import read_csv
 
 _COLUMNS, _ROWS = 6, 4
 # Pixels of a tile: a photograph is shrunk to this before matplotlib gets it.
@@ -20,7 +19,7 @@ _NAME = 22
 
 @dataclass
 class Tile:
-    """One test picture.
+    """One test image.
 
     Attributes:
         file_name: its path.
@@ -50,7 +49,7 @@ def read_tiles(path: Path) -> list[Tile]:
 
 
 def draw_grid(predictions_csv: Path, path: Path) -> Path:
-    """Draws up to 24 test pictures; a title is green where the prediction is right and red where it is not.
+    """Draws up to 24 test images; a title is green where the prediction is right and red where it is not.
 
     Args:
         predictions_csv: ``predictions.csv`` of an evaluation.
@@ -65,7 +64,7 @@ def draw_grid(predictions_csv: Path, path: Path) -> Path:
     rows = -(-len(shown) // columns)
     figure = new_figure(max(2.1 * columns, 6), 0.6 + 2.4 * rows)
     wrong = sum(not tile.right for tile in tiles)
-    figure.suptitle(f"{wrong:,} of {len(tiles):,} test pictures wrong; mistakes first, most confident ones first")
+    figure.suptitle(f"{wrong:,} of {len(tiles):,} test images wrong; mistakes first, most confident ones first")
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
         axes.set_axis_off()
     for axes, tile in zip(figure.axes, shown, strict=False):
@@ -82,8 +81,8 @@ def _draw_tile(axes: Axes, tile: Tile) -> None:
     try:
         image = Image.fromarray(read_image(tile.file_name, "RGB"))
     except BadImageError:
-        # The pictures need not be where they were at test time; the classes still say something.
-        axes.text(0.5, 0.5, "picture cannot\nbe read", ha="center", va="center", color=GREY, transform=axes.transAxes)
+        # The images need not be where they were at test time; the classes still say something.
+        axes.text(0.5, 0.5, "image cannot\nbe read", ha="center", va="center", color=GREY, transform=axes.transAxes)
         axes.set_aspect("equal")
         return
     image.thumbnail((_TILE, _TILE))

@@ -110,9 +110,9 @@ def test_the_detectors_backbone_computes_what_the_classifiers_does(backbone):
     path, source = backbone()
     model = build_model(detector("retinanet_mnetv1_025_FPN_1x", "MODEL.MNET.NORM", "BN"))
     load_backbone(model, path)
-    pictures = torch.rand(2, 3, 64, 64)
-    expected = source.eval().backbone(pictures)["mob5"]
-    torch.testing.assert_close(model.eval().backbone.bottom_up(pictures)["mob5"], expected, rtol=1e-5, atol=1e-5)
+    images = torch.rand(2, 3, 64, 64)
+    expected = source.eval().backbone(images)["mob5"]
+    torch.testing.assert_close(model.eval().backbone.bottom_up(images)["mob5"], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_file_is_what_detectron2_needs_and_no_more(backbone):
@@ -207,7 +207,7 @@ def test_what_does_not_fit_is_refused_everywhere(backbone, changes, message):
         build_model(cfg)
 
 
-def test_without_a_config_the_model_itself_says_how_it_reads_pictures(backbone):
+def test_without_a_config_the_model_itself_says_how_it_reads_images(backbone):
     path, _ = backbone()
     with pytest.raises(ValueError, match=r"MODEL\.PIXEL_STD"):
         load_backbone(build_model(detector("retinanet_mnetv1_025_FPN_1x", "MODEL.PIXEL_STD", [1.0, 1.0, 1.0])), path)
@@ -243,10 +243,10 @@ def test_kinds_of_checkpoints_are_not_mixed_up(trained, tmp_path):
         ClsCheckpointer(build_model(cfg), str(tmp_path), info=build_info(cfg)).load(path)
 
 
-def test_weights_of_unknown_pictures_are_refused(trained, tmp_path):
+def test_weights_of_unknown_images_are_refused(trained, tmp_path):
     source, model = trained()
     torch.save(model.state_dict(), source)
-    with pytest.raises(ValueError, match=r"does not say what pictures it was trained on.*convert_weights\.py"):
+    with pytest.raises(ValueError, match=r"does not say what images it was trained on.*convert_weights\.py"):
         export_backbone(source, str(tmp_path / "b.pth"))
 
 

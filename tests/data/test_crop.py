@@ -8,7 +8,7 @@ from sklearn.datasets import load_sample_image
 from torchvision.transforms import v2
 
 from imgcls.data.crop import EvalCrop, TrainCrop, resize
-from imgcls.data.decode import Picture
+from imgcls.data.image import EncodedImage
 
 
 def photo(height=60, width=90):
@@ -23,15 +23,15 @@ def encoded(pixels, kind="PNG", **options):
     return buffer.getvalue()
 
 
-def picture(pixels, kind="PNG", **options):
-    return Picture(encoded(pixels, kind, **options), "test", "RGB")
+def as_image(pixels, kind="PNG", **options):
+    return EncodedImage(encoded(pixels, kind, **options), "test", "RGB")
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 90), (90, 60), (20, 20), (1, 300)])
 @pytest.mark.parametrize("crop_pct", [0.875, 1.0])
 def test_evaluation_is_antialiased_resize_and_centre_crop_as_pillow_does_it(height, width, crop_pct):
     pixels = photo(height, width)
-    out = EvalCrop(32, crop_pct)(picture(pixels))
+    out = EvalCrop(32, crop_pct)(as_image(pixels))
     image = Image.fromarray(pixels)
     short = round(32 / crop_pct)
     scale = short / min(height, width)
@@ -49,30 +49,30 @@ def test_both_crops_have_the_pixels_of_torchvision(height, width):
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
     for seed in range(20):
         torch.manual_seed(seed)
-        ours = TrainCrop(32, (0.2, 0.9), (0.5, 2.0))(picture(pixels))
+        ours = TrainCrop(32, (0.2, 0.9), (0.5, 2.0))(as_image(pixels))
         after = torch.rand(1)
         torch.manual_seed(seed)
         expected = v2.RandomResizedCrop(32, (0.2, 0.9), (0.5, 2.0), antialias=True)(tensor)
         assert torch.equal(after, torch.rand(1))
         assert (ours.int() - expected.int()).abs().max() <= 1
     expected = v2.CenterCrop(32)(v2.Resize(37, antialias=True)(tensor))
-    assert (EvalCrop(32)(picture(pixels)).int() - expected.int()).abs().max() <= 1
+    assert (EvalCrop(32)(as_image(pixels)).int() - expected.int()).abs().max() <= 1
 
 
 def test_training_crop_is_antialiased():
-    """The picture's Nyquist stripes average to grey; without antialiasing they would alias to black or white."""
+    """The image's Nyquist stripes average to grey; without antialiasing they would alias to black or white."""
     stripes = np.zeros((256, 256, 3), np.uint8)
     stripes[:, ::2] = 255
-    out = TrainCrop(32, scale=(1.0, 1.0), ratio=(1.0, 1.0))(picture(stripes))
+    out = TrainCrop(32, scale=(1.0, 1.0), ratio=(1.0, 1.0))(as_image(stripes))
     assert out.dtype == torch.uint8 and out.shape == (3, 32, 32)
     assert (out.float() - 127.5).abs().max() < 20
 
 
-def test_crops_cover_the_asked_share_of_the_picture():
+def test_crops_cover_the_asked_share_of_the_image():
     """Each pixel holds its own row and column: the crop's extent can be read off the result."""
     grid = np.zeros((200, 200, 3), np.uint8)
     grid[:, :, 0], grid[:, :, 1] = np.arange(200)[:, None], np.arange(200)
-    crop, source = TrainCrop(200, (0.25, 0.5), (0.8, 1.25)), picture(grid)
+    crop, source = TrainCrop(200, (0.25, 0.5), (0.8, 1.25)), as_image(grid)
     for _ in range(30):
         out = crop(source).float()
         height, width = (out[0].max() - out[0].min() + 1).item(), (out[1].max() - out[1].min() + 1).item()
@@ -83,7 +83,7 @@ def photograph():
     return load_sample_image("china.jpg")  # 427 x 640
 
 
-class Spy(Picture):
+class Spy(EncodedImage):
     """Remembers at which part of its size it was decoded."""
 
     def pixels(self, shrink=1):
@@ -92,11 +92,11 @@ class Spy(Picture):
 
 
 def same_at_full_size(data):
-    """The picture, always decoded at its full size."""
-    picture = Picture(data, "test", "RGB")
-    pixels = picture.pixels()
-    picture.pixels = lambda shrink: pixels
-    return picture
+    """The image, always decoded at its full size."""
+    image = EncodedImage(data, "test", "RGB")
+    pixels = image.pixels()
+    image.pixels = lambda shrink: pixels
+    return image
 
 
 @pytest.mark.parametrize("quality", [80, 95])
@@ -111,7 +111,7 @@ def test_decoding_at_a_part_of_the_size_stays_within_half_a_level_of_the_whole(s
         assert spy.shrink == part and (ours - crop(full).int()).abs().float().mean() <= 0.5
 
 
-def test_a_random_crop_is_found_again_in_a_picture_decoded_at_a_part_of_its_size():
+def test_a_random_crop_is_found_again_in_a_image_decoded_at_a_part_of_its_size():
     """Rows and columns brighten evenly, so that the crop's place can be read off its mean."""
     height, width = 801, 1203
     ramp = np.zeros((height, width, 3), np.uint8)
@@ -127,13 +127,13 @@ def test_a_random_crop_is_found_again_in_a_picture_decoded_at_a_part_of_its_size
         torch.testing.assert_close(ours, crop(full).float().mean((1, 2)), atol=0.7, rtol=0)
         torch.manual_seed(seed)
         exact = v2.RandomResizedCrop(24, (0.05, 1.0), antialias=True)(torch.from_numpy(ramp).permute(2, 0, 1))
-        # The crop begins and ends at whole pixels of the smaller picture: up to 7 of the 801 rows off, on either side.
+        # The crop begins and ends at whole pixels of the smaller image: up to 7 of the 801 rows off, on either side.
         torch.testing.assert_close(ours, exact.float().mean((1, 2)), atol=3.5, rtol=0)
         parts.add(spy.shrink)
     assert parts == {2, 4, 8}
 
 
-def test_evaluation_decodes_the_whole_picture():
+def test_evaluation_decodes_the_whole_image():
     spy = Spy(encoded(photograph(), "JPEG"), "test", "RGB")
     EvalCrop(16)(spy)
     assert spy.shrink == 1

@@ -53,7 +53,7 @@ def test_a_resumed_loader_gives_what_comes_next(tiny_cfg, workers):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 64])
-def test_evaluation_gives_every_picture_once(tiny_cfg, batch_size):
+def test_evaluation_gives_every_image_once(tiny_cfg, batch_size):
     tiny_cfg.SOLVER.IMS_PER_BATCH = batch_size
     loader = build_test_loader(tiny_cfg, tiny_cfg.DATASETS.TEST[0])
     ids = [image_id for batch in loader for image_id in batch["image_id"]]
@@ -84,7 +84,7 @@ def two_bad(tiny_cfg, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bad_picture_stops_by_default_and_is_named(two_bad, workers):
+def test_a_bad_image_stops_by_default_and_is_named(two_bad, workers):
     two_bad.DATALOADER.NUM_WORKERS = workers
     with pytest.raises(ValueError, match=r"(green|red)/0\.png: .*DATALOADER\.BAD_IMAGES"):
         drawn(build_train_loader(two_bad), 6)
@@ -93,7 +93,7 @@ def test_a_bad_picture_stops_by_default_and_is_named(two_bad, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_skip_replaces_bad_pictures_logs_each_once_and_counts(two_bad, workers, caplog):
+def test_skip_replaces_bad_images_logs_each_once_and_counts(two_bad, workers, caplog):
     two_bad.DATALOADER.NUM_WORKERS, two_bad.DATALOADER.BAD_IMAGES = workers, "skip"
     loader = build_train_loader(two_bad)
     with caplog.at_level(logging.WARNING, "imgcls.data.loader"):
@@ -101,10 +101,10 @@ def test_skip_replaces_bad_pictures_logs_each_once_and_counts(two_bad, workers, 
     assert all(len(batch["image"]) == 4 for batch in batches)
     assert not any("green/0.png" in name for batch in batches for name in batch["file_name"])
     assert len(loader.bad_images) == len(caplog.records) == 2
-    assert "bad picture number 2" in caplog.records[1].getMessage()
+    assert "bad image number 2" in caplog.records[1].getMessage()
 
 
-def test_skip_leaves_bad_pictures_out_of_evaluation(two_bad):
+def test_skip_leaves_bad_images_out_of_evaluation(two_bad):
     two_bad.DATALOADER.BAD_IMAGES, two_bad.SOLVER.IMS_PER_BATCH = "skip", 1
     ids = [i for batch in build_test_loader(two_bad, two_bad.DATASETS.TEST[0]) for i in batch["image_id"]]
     assert sorted(ids) == ["blue/0.png", "blue/1.png", "green/1.png"]

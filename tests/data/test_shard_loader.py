@@ -7,15 +7,14 @@ import torch
 from detectron2.utils import comm
 
 from imgcls.data import build_test_loader, build_train_loader
-from imgcls.data.samplers import TrainingSampler
-from imgcls.data.shard_sampler import ShardSampler
+from imgcls.data.sampler import ShardSampler, TrainingSampler
 from imgcls.data.shards.pack import pack_dataset
 from imgcls.errors import UserError
 
 
 @pytest.fixture
 def cfg(tiny_cfg, tmp_path, write_folder):
-    """24 + 5 pictures in shards of two: more than one window of the sampler."""
+    """24 + 5 images in shards of two: more than one window of the sampler."""
     write_folder(tmp_path / "train", {"blue": 8, "green": 8, "red": 8})
     for name in ("train", "test"):
         pack_dataset(f"folder:{tmp_path / name}", str(tmp_path / name / ".packed"), shard_size=2 * 6144)
@@ -105,7 +104,7 @@ def test_several_packed_sets_are_joined(cfg):
 
 
 def damage(cfg, which):
-    """Changes the first picture of a set's first shard."""
+    """Changes the first image of a set's first shard."""
     path = getattr(cfg.DATASETS, which)[0].removeprefix("shards:") + "/000000.tar"
     with open(path, "r+b") as file:
         file.seek(700)
@@ -115,7 +114,7 @@ def damage(cfg, which):
     return path
 
 
-def test_a_damaged_picture_stops_by_default_and_is_named(cfg):
+def test_a_damaged_image_stops_by_default_and_is_named(cfg):
     for which in ("TRAIN", "TEST"):
         damage(cfg, which)
     with pytest.raises(UserError, match=r"000000\.tar/000000-000000\.png: its checksum .*DATALOADER\.BAD_IMAGES"):
@@ -125,7 +124,7 @@ def test_a_damaged_picture_stops_by_default_and_is_named(cfg):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_damaged_picture_can_be_skipped(cfg, workers):
+def test_a_damaged_image_can_be_skipped(cfg, workers):
     cfg.DATALOADER.NUM_WORKERS, cfg.DATALOADER.BAD_IMAGES = workers, "skip"
     bad = {damage(cfg, which) + "/000000-000000.png" for which in ("TRAIN", "TEST")}
     train, test = build_train_loader(cfg), build_test_loader(cfg, cfg.DATASETS.TEST[0])

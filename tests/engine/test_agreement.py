@@ -78,7 +78,7 @@ def test_same_losses_rates_results_and_weights(cfg, tmp_path):
         assert_same(one[key], other[key], key)
 
 
-def test_same_pictures_pixel_for_pixel(cfg, tmp_path):
+def test_same_images_pixel_for_pixel(cfg, tmp_path):
     with EventStorage():
         first, second = iter(Trainer(cfg).data_loader), iter(PlainTrainer(cfg).loader)
     for _ in range(40):

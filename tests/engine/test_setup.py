@@ -54,9 +54,7 @@ def test_a_run_without_a_seed_gets_one_and_its_resumption_the_same(parse, tmp_pa
 
 def test_epochs_become_iterations(parse):
     cfg = setup(parse("SOLVER.EPOCHS", "5", "SOLVER.WARMUP_EPOCHS", "1", "SOLVER.STEP_EPOCHS", "(2, 4)"))
-    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.STEPS) == (15, 3, (6, 12)), (
-        "12 pictures, 4 a batch"
-    )
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.STEPS) == (15, 3, (6, 12)), "12 images, 4 a batch"
     cfg = setup(parse("SOLVER.EPOCHS", "5", "SOLVER.WARMUP_ITERS", "2"))
     assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS) == (15, 2)
 

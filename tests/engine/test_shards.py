@@ -12,7 +12,7 @@ from imgcls.engine.step import TrainStep
 
 @pytest.fixture
 def cfg(tiny_cfg, tmp_path):
-    """12 pictures in 6 shards; an epoch is 3 iterations."""
+    """12 images in 6 shards; an epoch is 3 iterations."""
     for name in ("train", "test"):
         pack_dataset(f"folder:{tmp_path / name}", str(tmp_path / "packed" / name), shard_size=2 * 6144)
     tiny_cfg.merge_from_list(

@@ -3,8 +3,7 @@ import torch
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
-from imgcls.engine.non_finite import FiniteCheck
-from imgcls.engine.step import TrainStep, build_step
+from imgcls.engine.step import FiniteCheck, TrainStep, build_step
 from imgcls.modeling import ClsNet
 from imgcls.structures import stack
 
@@ -142,14 +141,14 @@ def test_a_gpu_is_looked_at_when_it_is_time(tmp_path):
     check = FiniteCheck("cuda", str(tmp_path))
     for iteration, value in enumerate([1.0, torch.inf, torch.nan, 1.0]):
         loss = torch.tensor(value)
-        check.see({"loss_a": loss, "loss_b": torch.tensor(2.0)}, batch(2, iteration), iteration, 0.1 * iteration)
+        check.add({"loss_a": loss, "loss_b": torch.tensor(2.0)}, batch(2, iteration), iteration, 0.1 * iteration)
     with pytest.raises(
         FloatingPointError, match=r"at iteration 1 \(loss_a inf, loss_b 2; learning rate 0.1; .*'id1'\]"
     ):
-        check.settle()
-    check.settle()
-    check.see({"loss_a": torch.tensor(1.0)}, batch(2), 4, 0.1)
-    check.settle()
+        check.check()
+    check.check()
+    check.add({"loss_a": torch.tensor(1.0)}, batch(2), 4, 0.1)
+    check.check()
 
 
 def test_is_built_from_the_config(tiny_cfg):

@@ -134,7 +134,7 @@ if rank == 0:
 
 
 def test_two_processes_evaluate_with_the_statistics_of_the_first(trained, tiny_cfg, tmp_path):
-    """BN statistics drift apart on several processes; three of five pictures are scored by the first one."""
+    """BN statistics drift apart on several processes; three of five images are scored by the first one."""
     tiny_cfg.MODEL.WEIGHTS = str(tmp_path / "output" / "model_final.pth")
     single = Trainer.test(tiny_cfg, trained.model)
     predictions = tmp_path / "output" / "inference" / "predictions.csv"

@@ -15,12 +15,12 @@ import imgcls.evaluation
 from imgcls.evaluation import ImageNetEvaluator, MultiLabelEvaluator
 
 CLASSES = [f"class {i}" for i in range(7)]
-# Pictures of each process: more on the first, none on the second, none on the first.
+# Images of each process: more on the first, none on the second, none on the first.
 SPLITS = {"uneven": (10, 7), "second empty": (17, 0), "first empty": (0, 17)}
 
 
 def score(begin: int, end: int, folder: Path) -> dict:
-    """Feeds pictures begin..end of 17 in batches of 4 to both evaluators."""
+    """Feeds images begin..end of 17 in batches of 4 to both evaluators."""
     generator = torch.Generator().manual_seed(3)
     labels = torch.randint(0, 7, (17,), generator=generator)
     multi_hot = (torch.rand(17, 7, generator=generator) < 0.4).float()

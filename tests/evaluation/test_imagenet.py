@@ -31,7 +31,7 @@ def make_outputs(scores: torch.Tensor, k: int = 5) -> list[dict]:
 
 def make_inputs(labels: torch.Tensor, start: int = 0, stacked: bool = False):
     ids = list(range(start, start + len(labels)))
-    names = [f"pictures/a b,{i}.png" for i in ids]
+    names = [f"images/a b,{i}.png" for i in ids]
     images = torch.zeros(len(ids), 3, 2, 2, dtype=torch.uint8)
     if stacked:
         return {"image": images, "label": labels, "image_id": ids, "file_name": names}
@@ -92,7 +92,7 @@ def test_files(tmp_path):
     header, *rows = read(folder / "predictions.csv")
     assert header == ["image_id", "file_name", "label", "pred", "score"]
     assert [row[0] for row in rows] == [str(i) for i in range(50)]
-    assert rows[3][1] == "pictures/a b,3.png"
+    assert rows[3][1] == "images/a b,3.png"
     assert [row[2] for row in rows] == [CLASSES[i] for i in labels]
     assert [row[3] for row in rows] == [CLASSES[i] for i in pred]
     np.testing.assert_allclose([float(row[4]) for row in rows], scores.max(dim=1).values, atol=1e-6)
@@ -114,7 +114,7 @@ def test_reset_forgets_and_evaluate_can_be_asked_again(tmp_path):
     assert evaluator.evaluate() == right
 
 
-def test_single_picture_and_k_above_the_number_of_classes():
+def test_single_image_and_k_above_the_number_of_classes():
     evaluator = ImageNetEvaluator(["a", "b", "c"], topk=(1, 3, 5))
     evaluator.process(make_inputs(torch.tensor([2])), make_outputs(torch.tensor([[0.5, 0.2, 0.3]]), k=3))
     assert evaluator.evaluate() == {"accuracy": {"top1": 0.0, "top3": 100.0}}
@@ -128,19 +128,19 @@ def test_file_names_may_be_missing_and_ids_may_be_text(tmp_path):
     assert read(tmp_path / "predictions.csv")[1] == ["x/1", "", "b", "b", "0.750000"]
 
 
-def test_no_picture_is_a_warning_and_an_empty_result(caplog):
+def test_no_image_is_a_warning_and_an_empty_result(caplog):
     assert ImageNetEvaluator(CLASSES).evaluate() == {}
-    assert "ImageNetEvaluator did not receive any picture" in caplog.text
+    assert "ImageNetEvaluator did not receive any image" in caplog.text
 
 
-def test_picture_that_comes_twice_is_our_error():
+def test_image_that_comes_twice_is_our_error():
     scores, labels = make_scores(4)
     evaluator = ImageNetEvaluator(CLASSES)
     for _ in range(2):
         evaluator.process(make_inputs(labels), make_outputs(scores))
-    with pytest.raises(RuntimeError, match="4 pictures were evaluated more than once, first 0"):
+    with pytest.raises(RuntimeError, match="4 images were evaluated more than once, first 0"):
         evaluator.evaluate()
-    with pytest.raises(RuntimeError, match="3 outputs for 4 pictures"):
+    with pytest.raises(RuntimeError, match="3 outputs for 4 images"):
         evaluator.process(make_inputs(labels), make_outputs(scores[:3]))
 
 
@@ -160,7 +160,7 @@ def labelled(labels: list) -> dict:
         (labelled([0, 1]), 3, "3 best classes.*TEST.TOPK asks for top5"),
         (labelled([0, 7]), 5, "true classes go from 0 to 7.*classes 0 to 6.*MODEL.CLSNET.NUM_CLASSES"),
         (labelled([-1, 2]), 5, "true classes go from -1 to 2"),
-        (labelled([[0.0, 1.0], [1.0, 0.0]]), 5, "several a picture.*MODEL.CLSNET.HEAD"),
+        (labelled([[0.0, 1.0], [1.0, 0.0]]), 5, "several an image.*MODEL.CLSNET.HEAD"),
     ],
 )
 def test_inputs_that_cannot_be_scored(inputs, k, message):
@@ -174,7 +174,7 @@ def test_outputs_that_cannot_be_scored():
     with pytest.raises(UserError, match=r"predicted classes go from \d to 8.*NUM_CLASSES"):
         ImageNetEvaluator(CLASSES).process(labelled([0, 1]), nine)
     nan = make_outputs(torch.tensor([[0.2] * 7, [torch.nan] * 7]))
-    with pytest.raises(UserError, match=r"picture 1 are not finite.*MODEL.WEIGHTS"):
+    with pytest.raises(UserError, match=r"image 1 are not finite.*MODEL.WEIGHTS"):
         ImageNetEvaluator(CLASSES).process(labelled([0, 1]), nan)
 
 

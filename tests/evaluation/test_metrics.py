@@ -50,7 +50,7 @@ def test_confusion_matrix_and_per_class_accuracy(scored):
     np.testing.assert_allclose(accuracy, 100 * expected)
 
 
-def test_one_picture_and_one_class():
+def test_one_image_and_one_class():
     assert topk_accuracy(torch.tensor([[2, 0]]), torch.tensor([0]), 1) == 0
     assert topk_accuracy(torch.tensor([[2, 0]]), torch.tensor([0]), 2) == 100
     assert confusion_matrix(torch.tensor([0, 0]), torch.tensor([0, 0]), 1).tolist() == [[2]]

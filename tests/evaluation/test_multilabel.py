@@ -112,7 +112,7 @@ def test_what_cannot_be_scored():
         evaluator.process(make_inputs(labels, True), make_outputs(probs[:, :3]))
     with pytest.raises(UserError, match=r"labels of shape \(2,\) do not fit 4 classes.*multi-label"):
         evaluator.process(make_inputs(torch.tensor([0, 1]), True), make_outputs(probs))
-    with pytest.raises(UserError, match="picture 'id1' are not finite"):
+    with pytest.raises(UserError, match="image 'id1' are not finite"):
         evaluator.process(make_inputs(labels, True), make_outputs(torch.tensor([[0.1] * 4, [torch.nan] * 4])))
     with pytest.raises(UserError, match=r"TEST.THRESHOLD is 1.5.*0 to 1"):
         MultiLabelEvaluator(CLASSES, threshold=1.5)

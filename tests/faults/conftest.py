@@ -8,25 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from imgcls.data.shard_sampler import WINDOW
+from imgcls.data.sampler import WINDOW
 from imgcls.data.shards.pack import pack_dataset
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness.pictures import write_pictures
+from harness.images import write_images
 from harness.survive import SCRIPTS, Job
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     """The settings that name the data set."""
-    return tuple(write_pictures(tmp_path_factory.mktemp("pictures")))
+    return tuple(write_images(tmp_path_factory.mktemp("images")))
 
 
 @pytest.fixture(scope="session")
-def shards(pictures, tmp_path_factory):
-    """The same pictures in shards of a few each, in more than one window of the shuffling."""
-    _, train, _, test = pictures
+def shards(images, tmp_path_factory):
+    """The same images in shards of a few each, in more than one window of the shuffling."""
+    _, train, _, test = images
     folder = tmp_path_factory.mktemp("packed") / "train"
     index = pack_dataset(literal_eval(train)[0], str(folder), shard_size=24_000)
     assert len(index["shards"]) > WINDOW

@@ -15,8 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from imgcls.checkpoint import ClsCheckpointer
 from imgcls.data import ClsLoader
-from imgcls.engine.best import BestTracker
-from imgcls.engine.run_log import RunLog
+from imgcls.engine.run_state import BestTracker, RunLog
 
 FORGOTTEN = {
     "nothing": None,
@@ -26,13 +25,13 @@ FORGOTTEN = {
     "average": Sabotage(AveragedModel, "load_state_dict"),
     "best": Sabotage(BestTracker, "load_state_dict"),
     "lines": Sabotage(RunLog, "load_state_dict"),
-    "pictures": Sabotage(ClsLoader, "start_at"),
+    "images": Sabotage(ClsLoader, "start_at"),
 }
 
 
 @pytest.fixture
-def job(pictures):
-    return Job(SCRIPTS[0], pictures)
+def job(images):
+    return Job(SCRIPTS[0], images)
 
 
 def test_a_resume_that_forgets_something_is_found_out(job, whole, tmp_path):

@@ -19,12 +19,12 @@ def check(job, moments, seed, whole, folder):
         assert differences(whole(Job(job.script, job.options))[0], run) == [], kills
 
 
-def test_killed_at_10_random_moments(pictures, whole, for_both_trainers, tmp_path):
-    for_both_trainers(lambda script: check(Job(script, pictures), [RANDOM] * 10, 0, whole, tmp_path / script))
+def test_killed_at_10_random_moments(images, whole, for_both_trainers, tmp_path):
+    for_both_trainers(lambda script: check(Job(script, images), [RANDOM] * 10, 0, whole, tmp_path / script))
 
 
-def test_killed_at_random_moments_with_loader_workers(pictures, whole, for_both_trainers, tmp_path):
-    for_both_trainers(lambda script: check(Job(script, pictures, workers=2), [RANDOM] * 5, 1, whole, tmp_path / script))
+def test_killed_at_random_moments_with_loader_workers(images, whole, for_both_trainers, tmp_path):
+    for_both_trainers(lambda script: check(Job(script, images, workers=2), [RANDOM] * 5, 1, whole, tmp_path / script))
 
 
 def test_killed_at_random_moments_on_packed_data(shards, whole, for_both_trainers, tmp_path):
@@ -32,15 +32,15 @@ def test_killed_at_random_moments_on_packed_data(shards, whole, for_both_trainer
 
 
 @pytest.mark.parametrize("moment", KILLS)
-def test_killed_at_the_worst_moments(moment, pictures, whole, for_both_trainers, tmp_path):
-    for_both_trainers(lambda script: check(Job(script, pictures), [moment] * 5, 2, whole, tmp_path / script))
+def test_killed_at_the_worst_moments(moment, images, whole, for_both_trainers, tmp_path):
+    for_both_trainers(lambda script: check(Job(script, images), [moment] * 5, 2, whole, tmp_path / script))
 
 
-def test_killed_behind_the_very_last_save(pictures, whole, for_both_trainers, tmp_path):
+def test_killed_behind_the_very_last_save(images, whole, for_both_trainers, tmp_path):
     """Nothing is left to train then, and everything is there."""
 
     def run(script):
-        job, folder = Job(script, pictures), tmp_path / script
+        job, folder = Job(script, images), tmp_path / script
         done = (whole(job)[0] / "process.log").read_text()
         saves, best = done.count("checkpoint saved:"), done.count("model_best.pth")
         fault = Fault("between last_checkpoint and the removal of old ones", saves)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness.pictures import write_pictures
+from harness.images import write_images
 from harness.process import Attempt
 
 CONFIG = Path(__file__).parent / "everything.yaml"
@@ -14,7 +14,7 @@ CONFIG = Path(__file__).parent / "everything.yaml"
 def start(tmp_path_factory):
     """``start(folder, ranks, KEY, value, ...)``: runs the entry script to its end, gives the output folder."""
     root = tmp_path_factory.mktemp("number")
-    sets = write_pictures(root / "data")
+    sets = write_images(root / "data")
 
     def run(name, ranks, *settings, flags=()):
         output = root / name
@@ -43,7 +43,7 @@ TRAIN = ("MODEL.CLSNET.DROPOUT", 0.0, "SOLVER.EMA_DECAY", 0.0, "SOLVER.LOG_PERIO
 def test_same_losses_on_1_2_and_4_processes(start, norm, learning_rate):
     """Where BN statistics are those of the whole batch or fixed, the mean of the losses is that of the whole batch.
 
-    The order of a sum rounds differently, and training with BN of 8 pictures doubles a difference at every iteration:
+    The order of a sum rounds differently, and training with BN of 8 images doubles a difference at every iteration:
     hence the small steps, and only the first 8 losses.
     """
     common = (*TRAIN, "SOLVER.ACCUM_STEPS", 1, "SOLVER.BASE_LR", learning_rate, "MODEL.MNET.NORM", norm)
@@ -66,7 +66,7 @@ def test_accumulation_is_the_batch_of_many_processes_on_one(start):
 
 
 def test_same_metrics_and_predictions_on_1_2_and_3_processes(start):
-    """8 pictures do not divide by 3 processes, nor by batches of 3."""
+    """8 images do not divide by 3 processes, nor by batches of 3."""
     weights = start("trained", 1, "SOLVER.MAX_ITER", 10, "SOLVER.STEPS", "(8,)") / "model_final.pth"
     folders = [
         start(f"evaluated-{ranks}-{batch}", ranks, "MODEL.WEIGHTS", weights, "SOLVER.IMS_PER_BATCH", batch * ranks,
@@ -81,7 +81,7 @@ def test_same_metrics_and_predictions_on_1_2_and_3_processes(start):
 
 
 def test_synchronised_norm_for_gpus_is_refused_on_cpu_processes(start, tmp_path):
-    arguments = ["--config-file", str(CONFIG), *write_pictures(tmp_path / "data"), "OUTPUT_DIR", str(tmp_path / "out")]
+    arguments = ["--config-file", str(CONFIG), *write_images(tmp_path / "data"), "OUTPUT_DIR", str(tmp_path / "out")]
     attempt = Attempt("train_net_builtin.py", [*arguments, "MODEL.MNET.NORM", "SyncBN"], tmp_path / "log", 2)
     assert attempt.wait() == [2, 2]
     assert "'SyncBN' works on GPUs only; on CPU processes set it to 'naiveSyncBN'" in attempt.said()

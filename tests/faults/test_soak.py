@@ -4,8 +4,8 @@ import soak
 from harness.survive import SCRIPTS, Job
 
 
-def test_what_it_prints_and_returns(pictures, tmp_path, capsys):
-    assert soak.soak([Job(script, pictures) for script in SCRIPTS], 3, tmp_path) == 0
+def test_what_it_prints_and_returns(images, tmp_path, capsys):
+    assert soak.soak([Job(script, images) for script in SCRIPTS], 3, tmp_path) == 0
     lines = capsys.readouterr().out.splitlines()
     kills = [line for line in lines if line.startswith("kill ")]
     assert len(kills) == 3
@@ -14,8 +14,8 @@ def test_what_it_prints_and_returns(pictures, tmp_path, capsys):
     assert runs[1] == runs[2]
 
 
-def test_other_bits_are_its_failure(pictures, tmp_path, capsys, monkeypatch):
+def test_other_bits_are_its_failure(images, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(soak, "differences", lambda whole, run: [".model_best.pth.model"])
-    assert soak.soak([Job(SCRIPTS[0], pictures)], 0, tmp_path) == 1
+    assert soak.soak([Job(SCRIPTS[0], images)], 0, tmp_path) == 1
     said = capsys.readouterr().out
     assert "not the same: .model_best.pth.model\n0 kills; 0 of 1 runs ended" in said

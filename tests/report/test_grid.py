@@ -1,4 +1,4 @@
-"""The grid of test pictures."""
+"""The grid of test images."""
 
 import csv
 
@@ -60,7 +60,7 @@ def draw(tmp_path, monkeypatch):
     return run
 
 
-def test_pictures_titles_and_colours(draw, tmp_path):
+def test_images_titles_and_colours(draw, tmp_path):
     left_right = np.zeros((10, 20, 3), np.uint8)
     left_right[:, 10:] = (255, 0, 0)
     upright = Image.fromarray(left_right)
@@ -72,17 +72,17 @@ def test_pictures_titles_and_colours(draw, tmp_path):
     figure, (wrong, right) = draw(
         [[0, tmp_path / "big.jpg", "$a$", "$a$", 0.5], [1, tmp_path / "türned pic.png", "b", "c", 0.5]]
     )
-    assert figure.get_suptitle().startswith("1 of 2 test pictures wrong")
+    assert figure.get_suptitle().startswith("1 of 2 test images wrong")
     assert np.array_equal(wrong.images[0].get_array(), left_right)
     assert right.images[0].get_array().shape == (213, 320, 3)
     assert wrong.get_title() == "pred: c (50 %)\ntrue: b" and right.get_title().endswith(r"true: \$a\$")
     assert to_hex(wrong.title.get_color()) == grid.RED and to_hex(right.title.get_color()) == grid.GREEN
 
 
-def test_a_picture_that_is_gone_keeps_its_classes(draw, tmp_path):
+def test_a_image_that_is_gone_keeps_its_classes(draw, tmp_path):
     _, (axes,) = draw([[0, tmp_path / "gone.png", "a", "b", 0.5]])
     assert axes.get_title() == "pred: b (50 %)\ntrue: a"
-    assert axes.texts[0].get_text() == "picture cannot\nbe read" and not axes.images
+    assert axes.texts[0].get_text() == "image cannot\nbe read" and not axes.images
 
 
 def test_at_most_24_tiles_and_a_last_row_that_is_not_full(draw, tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from imgcls.engine import parse_args
+from imgcls.cli.train_plain import parse_args
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = [*sorted(ROOT.glob("scripts/*.sh")), ROOT / ".ci" / "run"]

@@ -41,16 +41,16 @@ def run(tmp_path):
     return start
 
 
-def test_toy_experiment_ends_with_a_table_and_a_picture(run, tmp_path):
+def test_toy_experiment_ends_with_a_table_and_a_image(run, tmp_path):
     said = run()
     assert "135/135 backbone tensors loaded, classifier dropped" in said
     log = (tmp_path / "out put" / "handoff-3" / "log.txt").read_text()
     assert "backbone.pth: 135/135 backbone tensors loaded" in log
     assert "backbone tensors loaded" not in (tmp_path / "out put" / "random-3" / "log.txt").read_text()
-    *table, picture = said.splitlines()[-5:]
+    *table, image = said.splitlines()[-5:]
     assert table[0] == "| detector from | AP | AP50 | AP by seed |"
     assert table[2].startswith("| handed-over backbone | ") and table[3].startswith("| random weights | ")
     assert (tmp_path / "out put" / "table.md").read_text().splitlines() == table
-    assert Image.open(picture).size[0] > 500
+    assert Image.open(image).size[0] > 500
     metrics = (tmp_path / "out put" / "random-3" / "metrics.json").read_text().splitlines()
     assert any("bbox/AP50" in json.loads(line) for line in metrics)

@@ -49,7 +49,7 @@ def test_writes_without_a_detector(trained, tmp_path, run):
 
 @pytest.fixture
 def one_box(tmp_path):
-    """A detection set of one picture."""
+    """A detection set of one image."""
     box = {"bbox": [2, 2, 20, 20], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
     record = {"file_name": str(tmp_path / "train" / "red" / "0.png"), "image_id": 0, "width": 40, "height": 30}
     DatasetCatalog.register("one_box", lambda: [{**record, "annotations": [box]}])

@@ -175,14 +175,14 @@ def test_wheel_is_pure_and_holds_code_configs_and_projects(tool, subs, tmp_path)
     files |= {"setup.py": "raise SystemExit('the old setup.py ran')\n"}
     wheel = tool.build(make_sdist(tmp_path, files), tmp_path)
     assert wheel.name == f"detectron2-{tool.OUR_VERSION}-py3-none-any.whl"
-    listing = subprocess.run([sys.executable, "-m", "zipfile", "-l", str(wheel)], capture_output=True, text=True).stdout
+    raw = subprocess.run([sys.executable, "-m", "zipfile", "-l", str(wheel)], capture_output=True, text=True).stdout
     for name in (
         "detectron2/data/build.py",
         "detectron2/model_zoo/configs/a/b.yaml",
         "detectron2/model_zoo/configs/c.py",
         "detectron2/projects/panoptic_deeplab/__init__.py",
     ):
-        assert name in listing
+        assert name in raw
 
 
 def fake_detectron2(root: Path, init: str) -> None:

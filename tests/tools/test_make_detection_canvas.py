@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 from detectron2.data import DatasetCatalog
 
-from imgcls.data.datasets import fashion_mnist
+from imgcls.data.readers import fashion_mnist
 
 SMALL = ("--train", "3", "--test", "2", "--size", "64")
 
@@ -26,14 +26,14 @@ def tool(monkeypatch, run_tool, shared):
 def test_writes_the_registered_set_and_says_which_items(tool, shared):
     code, out, err = tool(*SMALL)
     assert code == 0
-    assert out.splitlines() == ["items: digits", f"{shared / 'canvas'}: 3 train and 2 test pictures written"]
+    assert out.splitlines() == ["items: digits", f"{shared / 'canvas'}: 3 train and 2 test images written"]
     assert "3/3" in err and "2/2" in err
     assert len(DatasetCatalog.get("canvas_train")) == 3
     assert len(DatasetCatalog.get("canvas_test")) == 2
 
     code, out, _ = tool(*SMALL)
     assert code == 0
-    assert out.splitlines()[-1] == f"{shared / 'canvas'}: 3 train and 2 test pictures are there already"
+    assert out.splitlines()[-1] == f"{shared / 'canvas'}: 3 train and 2 test images are there already"
 
 
 def test_arguments_arrive(tool, tmp_path):

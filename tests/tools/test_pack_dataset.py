@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from imgcls.data.datasets import get_dataset
+from imgcls.data.catalog import get_dataset
 
 
 @pytest.fixture
@@ -21,15 +21,15 @@ def source(tmp_path, write_folder):
 def test_packs_verifies_and_prints_the_name_to_train_on(tool, source, tmp_path):
     code, out, _ = tool(source, tmp_path / "out", "--shard-size", "25KB", "-j", 2, "--verify")
     lines = out.splitlines()
-    assert code == 0 and lines[0].startswith("20 pictures in 5 shards, 0.")
+    assert code == 0 and lines[0].startswith("20 images in 5 shards, 0.")
     assert lines[1] == f"shards:{tmp_path / 'out'}/{{000000..000004}}.tar"
-    assert lines[2] == f"{tmp_path / 'out'}: 20 pictures are as they were packed"
+    assert lines[2] == f"{tmp_path / 'out'}: 20 images are as they were packed"
     assert len(get_dataset(lines[1]).records) == 20
 
 
 def test_one_shard_and_a_builtin_name(tool, tmp_path):
     code, out, _ = tool("digits_test", tmp_path / "out")
-    assert code == 0 and out.splitlines()[0].startswith("360 pictures in 1 shards")
+    assert code == 0 and out.splitlines()[0].startswith("360 images in 1 shards")
     name = out.splitlines()[1]
     assert name == f"shards:{tmp_path / 'out'}/000000.tar" and len(get_dataset(name).records) == 360
 
@@ -48,12 +48,12 @@ def test_a_complete_folder_is_refused(tool, source, tmp_path):
     assert (code, out) == (2, "") and "out: is complete and is not overwritten" in err
 
 
-def test_a_bad_picture(tool, source, tmp_path):
+def test_a_bad_image(tool, source, tmp_path):
     (tmp_path / "source" / "cat" / "1.png").write_bytes(b"")
     code, _, err = tool(source, tmp_path / "out")
     assert code == 2 and "cat/1.png: the file is empty" in err and "--skip-bad-images" in err
     code, out, _ = tool(source, tmp_path / "other", "--skip-bad-images")
-    assert code == 0 and "19 pictures" in out and "1 left out" in out
+    assert code == 0 and "19 images" in out and "1 left out" in out
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from imgcls.report import write_report
 
 
 def finish_run(output_dir: Path, multi_label: bool, inference: str = "inference") -> None:
-    """An OUTPUT_DIR as 12 test pictures of 3 classes leave it."""
+    """An OUTPUT_DIR as 12 test images of 3 classes leave it."""
     output_dir.mkdir(parents=True)
     names = [str(output_dir / f"{i}.png") for i in range(12)]
     for i, name in enumerate(names):
@@ -62,8 +62,8 @@ def test_command_says_what_is_missing_in_one_line(tmp_path, run):
 def test_multi_label_run_has_bars_instead_of_a_matrix(tmp_path):
     finish_run(tmp_path / "run", multi_label=True)
     report = write_report(tmp_path / "run")
-    assert [path.name for path in report.pictures] == ["curves.png", "average_precision.png", "predictions.png"]
-    assert all(path.stat().st_size > 5000 for path in report.pictures)
+    assert [path.name for path in report.images] == ["curves.png", "average_precision.png", "predictions.png"]
+    assert all(path.stat().st_size > 5000 for path in report.images)
     assert report.table.startswith("mAP ") and report.source == tmp_path / "run" / "inference"
 
 

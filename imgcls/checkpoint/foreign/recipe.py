@@ -1,4 +1,4 @@
-"""What is known of a file of another project: the network, the pictures it was trained on, and its names."""
+"""What is known of a file of another project: the network, the images it was trained on, and its names."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ class Recipe:
     beside: Sequence[str] = ()
 
     def config(self) -> str:
-        """The config of the same network on the same pictures, as YAML."""
+        """The config of the same network on the same images, as YAML."""
         return _CONFIG.format(**vars(self))
 
 

@@ -1,1 +1,1 @@
-"""Packed data: pictures in WebDataset tar shards, each with a table of what lies where."""
+"""Packed data: images in WebDataset tar shards, each with a table of what lies where."""

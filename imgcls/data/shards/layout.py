@@ -1,7 +1,7 @@
 """What a folder of shards holds: ``index.json``, and for every ``000000.tar`` its table ``000000.npy``.
 
 The tar file is a WebDataset shard for every tool: ``KEY.jpg`` or ``KEY.png``, ``KEY.cls`` (one label) and ``KEY.json``.
-The table says where each picture lies, so that one read of the shard gets any of them, and with which label.
+The table says where each image lies, so that one read of the shard gets any of them, and with which label.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ def table_type(multi_label: bool, most_labels: int, id_bytes: int) -> np.dtype:
 
     Args:
         multi_label: whether there is ``"labels"`` or ``"label"``.
-        most_labels: of one picture; rows with fewer are filled up with -1.
+        most_labels: of one image; rows with fewer are filled up with -1.
         id_bytes: of the longest image id, which is stored as JSON to keep ints and strings apart.
     """
     label = ("labels", "<i4", (max(most_labels, 1),)) if multi_label else ("label", "<i4")

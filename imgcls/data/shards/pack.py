@@ -12,17 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from imgcls.data.datasets.classes import to_dataset
-from imgcls.data.datasets.resolve import get_listing
-from imgcls.data.picture_bytes import BadImageError
+from imgcls.data.catalog import read_raw_dataset
+from imgcls.data.dataset import to_dataset
+from imgcls.data.image import BadImageError
+from imgcls.data.shards.layout import FORMAT, INDEX, shard_name, table_path
+from imgcls.data.shards.plan import Settings, checksum, read_plan, shard_bounds, shuffled, write_plan
+from imgcls.data.shards.workers import run_jobs
+from imgcls.data.shards.writer import encode_image, stored_size, write_shard
+from imgcls.disk import write_file
 from imgcls.errors import UserError
-
-from .encode import encode_picture
-from .files import write_file
-from .layout import FORMAT, INDEX, shard_name, table_path
-from .plan import Settings, checksum, read_plan, shard_bounds, shuffled, write_plan
-from .workers import run_jobs
-from .write import stored_size, write_shard
 
 _logger = logging.getLogger(__name__)
 
@@ -44,17 +42,17 @@ def pack_dataset(
     Args:
         source: a dataset name.
         out: a folder that is not there yet, is empty, or holds such a beginning.
-        short_side: larger pictures are shrunk to it, in pixels.
+        short_side: larger images are shrunk to it, in pixels.
         quality: of the JPEG files, 1-100.
         shard_size: in bytes, about.
-        skip_bad_images: leaves out pictures that cannot be read, instead of ending with the first.
+        skip_bad_images: leaves out images that cannot be read, instead of ending with the first.
         processes: how many write shards.
 
     Returns:
         The content of the index.
 
     Raises:
-        UserError: a value out of range, ``out`` is complete or not ours, the source cannot be read, a picture cannot be
+        UserError: a value out of range, ``out`` is complete or not ours, the source cannot be read, an image cannot be
             read, or the disk is full.
     """
     for name, value, least, most in (
@@ -63,11 +61,9 @@ def pack_dataset(
     ):  # fmt: skip
         if not least <= value <= most:
             raise UserError(f"{name} is {value}; allowed: {least} to {most}")
-    listing = get_listing(source, training=False)
-    records = to_dataset(source, listing).records
-    settings = Settings(
-        source, short_side, quality, shard_size, skip_bad_images, listing.multi_label, checksum(records)
-    )
+    raw = read_raw_dataset(source, training=False)
+    records = to_dataset(source, raw).records
+    settings = Settings(source, short_side, quality, shard_size, skip_bad_images, raw.multi_label, checksum(records))
     try:
         with _only_writer(out) as folder:
             bounds = read_plan(folder, settings)
@@ -80,9 +76,9 @@ def pack_dataset(
                 "source": source,
                 "short_side": short_side,
                 "quality": quality,
-                "classes": listing.classes,
-                "named": listing.named,
-                "multi_label": listing.multi_label,
+                "classes": raw.classes,
+                "named": raw.named,
+                "multi_label": raw.multi_label,
                 **_add_up(source, shards),
             }
             write_file(os.path.join(out, INDEX), json.dumps(index, indent=1).encode(), folder)
@@ -116,16 +112,16 @@ def _only_writer(out: str) -> Iterator[str]:
 
 
 def _probe(records: Sequence[dict], settings: Settings) -> np.ndarray:
-    """The bounds of the shards, from the stored size of some pictures."""
+    """The bounds of the shards, from the stored size of some images."""
     sizes = []
     for i in np.unique(np.linspace(0, len(records) - 1, _PROBES).astype(int)):
         try:
-            sizes.append(stored_size(len(encode_picture(records[i], settings.short_side, settings.quality)[0])))
+            sizes.append(stored_size(len(encode_image(records[i], settings.short_side, settings.quality)[0])))
         except BadImageError:
             if not settings.skip_bad_images:
                 raise
     if not sizes:
-        raise UserError(f"{settings.source}: none of {_PROBES} pictures could be read")
+        raise UserError(f"{settings.source}: none of {_PROBES} images could be read")
     return shard_bounds(len(records), float(np.mean(sizes)), settings.shard_size)
 
 
@@ -178,7 +174,7 @@ def _add_up(source: str, shards: list[dict[str, Any]]) -> dict[str, Any]:
         bad += shard.pop("bad_images")
     samples = sum(shard["samples"] for shard in shards)
     if not samples:
-        raise UserError(f"{source}: no picture could be read; the first: {bad[0]}")
+        raise UserError(f"{source}: no image could be read; the first: {bad[0]}")
     for message in bad:
         _logger.warning("left out: %s", message)
     return {"samples": samples, "left_out": len(bad), "label_counts": dict(sorted(labels.items())), "shards": shards}

@@ -1,4 +1,4 @@
-"""What is packed into which shard: fixed before the first picture is stored, so that a killed packing can go on."""
+"""What is packed into which shard: fixed before the first image is stored, so that a killed packing can go on."""
 
 import hashlib
 import json
@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from imgcls.disk import write_file
 from imgcls.errors import UserError
-
-from .files import write_file
 
 _PLAN = "plan.json"
 
@@ -22,10 +21,10 @@ class Settings:
 
     Attributes:
         source: the dataset's name.
-        short_side: that larger pictures are shrunk to, in pixels.
+        short_side: that larger images are shrunk to, in pixels.
         quality: of the JPEG files, 1-100.
         shard_size: in bytes, about.
-        skip_bad_images: whether a picture that cannot be read is left out; otherwise it ends the packing.
+        skip_bad_images: whether an image that cannot be read is left out; otherwise it ends the packing.
         multi_label: whether the records have ``"labels"``.
         content: a checksum of all ids and labels in their order.
     """
@@ -40,7 +39,7 @@ class Settings:
 
 
 def shuffled(size: int) -> NDArray[np.int64]:
-    """The order of packing, always the same: a shard has pictures of all classes, as training reads few at a time."""
+    """The order of packing, always the same: a shard has images of all classes, as training reads few at a time."""
     return np.random.RandomState(0).permutation(size)  # its stream is frozen, default_rng's is not
 
 
@@ -92,4 +91,4 @@ def write_plan(folder: str, settings: Settings, bounds: Sequence[int]) -> None:
 
 
 def _show(key: str, value: object) -> str:
-    return "other pictures or labels in the source" if key == "content" else f"{key} {value!r}"
+    return "other images or labels in the source" if key == "content" else f"{key} {value!r}"

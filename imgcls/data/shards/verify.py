@@ -6,27 +6,25 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from imgcls.data.datasets.records import labels_of
-from imgcls.data.datasets.shards import ShardRecords
-from imgcls.data.decode import Picture
-from imgcls.data.picture_bytes import read_bytes
+from imgcls.data.dataset import labels_of
+from imgcls.data.image import EncodedImage, read_bytes
+from imgcls.data.shards.layout import INDEX, read_index
+from imgcls.data.shards.reader import ShardRecords
+from imgcls.data.shards.workers import run_jobs
 from imgcls.errors import UserError
-
-from .layout import INDEX, read_index
-from .workers import run_jobs
 
 _SHOWN = 20
 
 
 def verify_shards(folder: str, processes: int = 1) -> int:
-    """Compares every file with its checksum, decodes every picture, and counts samples and labels.
+    """Compares every file with its checksum, decodes every image, and counts samples and labels.
 
     Args:
         folder: of the shards.
         processes: how many read shards.
 
     Returns:
-        The number of pictures.
+        The number of images.
 
     Raises:
         UserError: names what is wrong.
@@ -69,7 +67,7 @@ def _verify_shard(
             return [*problems, str(error)], labels
         labels.update(labels_of(record))
         try:
-            Picture(read_bytes(record), record["file_name"]).pixels()
+            EncodedImage(read_bytes(record), record["file_name"]).pixels()
         except UserError as error:
             problems.append(str(error))
         step()

@@ -31,11 +31,11 @@ def run_jobs(
     job stops all others.
 
     Args:
-        job: calls ``step()`` after each picture; a function at the top of a module.
+        job: calls ``step()`` after each image; a function at the top of a module.
         arguments: of each call.
         processes: how many.
-        total: pictures, for the progress bar, which is shown on a terminal only.
-        done: pictures of earlier runs.
+        total: images, for the progress bar, which is shown on a terminal only.
+        done: images of earlier runs.
         unit: what the bar counts.
 
     Raises:

@@ -14,13 +14,13 @@ STAGES = ["mob2", "mob3", "mob4", "mob5"]
 
 @pytest.fixture
 def raw():
-    """Two RGB pictures, 0-255, one darker than the other."""
-    pictures = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    pictures[1] //= 2
-    return pictures
+    """Two RGB images, 0-255, one darker than the other."""
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    images[1] //= 2
+    return images
 
 
-def settle(net, pictures):
+def settle(net, images):
     """Makes every norm's scale, shift and statistics its own, as training does; the statistics fit the data.
 
     A mean scale below 1 keeps a random network from being chaotic: rounding would grow a hundredfold on the way.
@@ -29,7 +29,7 @@ def settle(net, pictures):
     for norm in norms:
         norm.momentum = 1.0
     with torch.no_grad():
-        net.train()(pictures)
+        net.train()(images)
         for norm in norms:
             norm.running_mean += 0.1 * torch.randn_like(norm.running_mean) * norm.running_var.sqrt()
             norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.7, 1.3)
@@ -55,13 +55,13 @@ def build(converted):
 
 
 def check_same(net, features, normalise, converted, raw, rounding=1e-5):
-    """Logits from raw pictures, and all four features, against the source's network with its own normalisation."""
+    """Logits from raw images, and all four features, against the source's network with its own normalisation."""
     model, cfg = build(converted)
     images = raw if cfg.INPUT.FORMAT == "RGB" else raw.flip(1)
     prepared = normalise(raw.float())
     with torch.no_grad():
         wanted = net(prepared)
-        assert wanted.std() > 0.1 and (wanted[0] - wanted[1]).abs().max() > 0.01  # they depend on the picture
+        assert wanted.std() > 0.1 and (wanted[0] - wanted[1]).abs().max() > 0.01  # they depend on the image
         torch.testing.assert_close(model.logits(images), wanted, rtol=rounding, atol=rounding)
         found = model.backbone((images - model.pixel_mean) / model.pixel_std)
         for name, feature in zip(STAGES, features(prepared), strict=True):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import webdataset
 
-from imgcls.data.datasets import get_dataset
-from imgcls.data.picture_bytes import read_bytes
+from imgcls.data.catalog import get_dataset
+from imgcls.data.image import read_bytes
 from imgcls.data.shards import pack
 from imgcls.data.shards.pack import pack_dataset
 from imgcls.errors import UserError
@@ -41,20 +41,20 @@ def test_a_table_says_where_the_members_of_the_tar_file_lie(photographs, tmp_pat
     with tarfile.open(tmp_path / "out" / "000000.tar") as tar:
         members = tar.getmembers()
     assert {(m.mtime, m.uid, m.gid) for m in members} == {(0, 0, 0)}
-    pictures = [m for m in members if m.name.endswith(".jpg")]
-    assert [(m.offset_data, m.size) for m in pictures] == [(int(r["offset"]), int(r["size"])) for r in table]
-    assert [m.name for m in pictures] == [f"000000-{i:06d}.jpg" for i in range(9)]
+    images = [m for m in members if m.name.endswith(".jpg")]
+    assert [(m.offset_data, m.size) for m in images] == [(int(r["offset"]), int(r["size"])) for r in table]
+    assert [m.name for m in images] == [f"000000-{i:06d}.jpg" for i in range(9)]
 
 
-def test_the_webdataset_library_reads_pictures_and_labels(photographs, tmp_path):
+def test_the_webdataset_library_reads_images_and_labels(photographs, tmp_path):
     source = photographs(20)
     pack_dataset(source, str(tmp_path / "out"), short_side=20, shard_size=15_000)
     labels = {record["image_id"]: record["label"] for record in get_dataset(source).records}
     names = sorted(str(path) for path in (tmp_path / "out").glob("*.tar"))
     stream = webdataset.WebDataset(names, shardshuffle=False).decode("rgb8").to_tuple("jpg", "cls", "json")
     seen = {}
-    for picture, label, about in stream:
-        assert picture.shape == (20, 30, 3) and picture.dtype == np.uint8
+    for image, label, about in stream:
+        assert image.shape == (20, 30, 3) and image.dtype == np.uint8
         seen[about["image_id"]] = label
     assert len(names) > 1 and seen == labels
 
@@ -168,7 +168,7 @@ def test_refuses_to_go_on_with_other_settings(photographs, tmp_path, monkeypatch
     with pytest.raises(UserError, match="was begun with quality 90, which is now quality 80"):
         pack_dataset(source, str(out), quality=80)
     photographs(5)
-    with pytest.raises(UserError, match="other pictures or labels"):
+    with pytest.raises(UserError, match="other images or labels"):
         pack_dataset(source, str(out))
 
 
@@ -186,7 +186,7 @@ def _refused(source, out):
         pack_dataset(source, out)
 
 
-def test_a_bad_picture_ends_it_and_is_named(photographs, tmp_path):
+def test_a_bad_image_ends_it_and_is_named(photographs, tmp_path):
     source = photographs(30)
     (tmp_path / "source" / "dog" / "1.jpg").write_bytes(b"")
     with pytest.raises(UserError, match=r"dog/1\.jpg: the file is empty .*--skip-bad-images"):
@@ -195,7 +195,7 @@ def test_a_bad_picture_ends_it_and_is_named(photographs, tmp_path):
     assert list((tmp_path / "out" / ".unfinished").glob("*.tmp")) == []
 
 
-def test_bad_pictures_can_be_left_out(photographs, tmp_path, caplog):
+def test_bad_images_can_be_left_out(photographs, tmp_path, caplog):
     source = photographs(30)
     for name in ("dog/1.jpg", "cat/4.jpg"):
         (tmp_path / "source" / name).write_bytes(b"")

@@ -42,7 +42,7 @@ def test_a_plan_is_read_back(tmp_path):
     ("change", "message"),
     [({"short_side": 128}, "was begun with short_side 256, which is now short_side 128; use the same"),
      ({"source": "folder:b"}, "source 'folder:a', which is now source 'folder:b'"),
-     ({"content": "x"}, "other pictures or labels in the source; use")],
+     ({"content": "x"}, "other images or labels in the source; use")],
 )  # fmt: skip
 def test_other_settings_are_refused_and_named(tmp_path, change, message):
     folder = tmp_path / "out" / ".unfinished"

@@ -30,7 +30,7 @@ def test_what_was_packed_is_in_order(packed, processes):
     assert verify_shards(str(packed), processes) == 30
 
 
-def test_one_changed_bit_is_found_and_the_picture_named(packed):
+def test_one_changed_bit_is_found_and_the_image_named(packed):
     change(packed / "000001.tar")
     message = refused(packed)
     assert "2 faults" in message

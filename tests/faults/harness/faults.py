@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from detectron2.utils.events import JSONWriter
 
-from imgcls.checkpoint import run_checkpointer
+from imgcls.checkpoint import checkpointer as run_checkpointer
 from imgcls.engine.step import TrainStep
 from imgcls.evaluation.gathered import GatheredEvaluator
 

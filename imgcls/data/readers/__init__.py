@@ -1,0 +1,1 @@
+"""One reader for each kind of source: its own records under its own classes."""

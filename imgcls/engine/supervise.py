@@ -1,0 +1,165 @@
+"""Why a run of several processes ended: the one of them that failed first, and how."""
+
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess as Process
+from types import FrameType
+from typing import NoReturn
+
+from torch.multiprocessing import ProcessContext, ProcessExitedException, ProcessRaisedException
+
+_logger = logging.getLogger(__name__)
+
+
+class Failure:
+    """A spawned process that did not end well.
+
+    Attributes:
+        left: it ended on purpose, with an exit code and without an exception.
+        weight: the smallest is the cause of the others.
+    """
+
+    def __init__(self, context: ProcessContext, index: int):
+        self.index = index
+        self._process = context.processes[index]
+        self._code = self._process.exitcode
+        self._file = context.error_files[index]
+        raised = os.path.exists(self._file)
+        killed = not raised and self._code < 0
+        self.left = not raised and not killed
+        # The others lose their connection to one that was killed, and raise. Of several exceptions the oldest counts.
+        self.weight = (not killed, self.left, os.stat(self._file).st_mtime_ns if raised else 0)
+
+    def report(self, rank: int, expected_signals: Collection[int]) -> NoReturn:
+        """Raises what ends this process.
+
+        Args:
+            expected_signals: to die of one of these is no error.
+
+        Raises:
+            ProcessRaisedException: the process raised an exception; the message ends with its traceback.
+            ProcessExitedException: the process was ended by a signal.
+            SystemExit: it left with this code, or was ended by an expected signal (128 and its number, as in a shell).
+        """
+        who, pid = f"rank {rank} (process {self._process.pid})", self._process.pid
+        if self.left:
+            _logger.warning("%s left with exit code %d", who, self._code)
+            raise SystemExit(self._code)
+        if self.weight[0]:
+            with open(self._file, "rb") as file:
+                trace = pickle.load(file)  # by torch.multiprocessing, in the process
+            raise ProcessRaisedException(f"{who} failed:\n\n{trace}", self.index, pid)
+        number = -self._code
+        if number in expected_signals:
+            raise SystemExit(128 + number)
+        name = next((one.name for one in signal.Signals if one == number), f"signal {number}")
+        hint = "; the kernel does that when memory runs out" if number == signal.SIGKILL else ""
+        raise ProcessExitedException(f"{who} was ended by {name}{hint}", self.index, pid, self._code, name)
+
+
+def find_failure(context: ProcessContext) -> Failure | None:
+    """The one that counts of those so far; None while there is none."""
+    failures = [
+        Failure(context, index)
+        for index, process in enumerate(context.processes)
+        if process.exitcode or os.path.exists(context.error_files[index])
+    ]
+    return min(failures, key=lambda failure: failure.weight, default=None)
+
+
+# Seconds in which processes end by themselves after another one failed, and then again after SIGTERM.
+GRACE = 10.0
+# What a scheduler sends before it takes the machine away.
+FORWARDED = (signal.SIGTERM, signal.SIGUSR1)
+
+
+def supervise(context: ProcessContext, first_rank: int = 0, patience: float = 600.0) -> None:
+    """Returns when all processes have ended well; where one does not, ends the others within a bounded time.
+
+    SIGTERM and SIGUSR1 are handed on to the processes while it waits.
+
+    Args:
+        first_rank: the rank of the first process.
+        patience: seconds that the others have when a process leaves on purpose, with an exit code and no exception;
+            they may still be saving. After a crash they have ``GRACE``.
+
+    Raises:
+        ProcessRaisedException, ProcessExitedException, SystemExit: as ``Failure.report``.
+    """
+    processes = context.processes
+    with _forwarding(processes) as forwarded:
+        try:
+            while (alive := _alive(processes)) and find_failure(context) is None:
+                # Not longer: a process may have raised and hang on its way out.
+                wait([process.sentinel for process in alive], timeout=1.0)
+            failure = find_failure(context)
+            if failure is not None and failure.left:
+                _join(processes, patience)
+                failure = find_failure(context)  # what went wrong meanwhile counts more
+            elif failure is not None:
+                _join(processes, GRACE)
+        finally:
+            _end(processes)
+    if failure is not None:
+        failure.report(first_rank + failure.index, forwarded)
+
+
+def end_with_parent() -> None:
+    """Ends this process when the one that started it is gone: killed, it cannot end its processes itself."""
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+@contextmanager
+def _forwarding(processes: list[Process]) -> Iterator[list[int]]:
+    """Hands signals on to the processes, and lists them."""
+    forwarded = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        forwarded.append(number)
+        for process in processes:
+            if process.exitcode is None:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, number)
+
+    if threading.current_thread() is not threading.main_thread():  # Python allows handlers in the main thread only
+        yield forwarded
+        return
+    previous = {number: signal.signal(number, forward) for number in FORWARDED}
+    try:
+        yield forwarded
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _alive(processes: list[Process]) -> list[Process]:
+    return [process for process in processes if process.exitcode is None]
+
+
+def _join(processes: list[Process], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+
+
+def _end(processes: list[Process]) -> None:
+    """Ends what still runs. SIGTERM may only be remembered, or never be seen by one that waits for the others."""
+    for stop in (Process.terminate, Process.kill):
+        for process in (alive := _alive(processes)):
+            _logger.warning("process %d does not end by itself: %s", process.pid, stop.__name__)
+            stop(process)
+        _join(alive, GRACE)

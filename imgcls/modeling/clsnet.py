@@ -1,0 +1,142 @@
+"""ClsNet: backbone + head + loss, with detectron2's calling convention."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
+from torch import Tensor, nn
+
+from imgcls.config.load import feature_names
+from imgcls.errors import UserError
+from imgcls.modeling.blocks import ConvStyle
+from imgcls.modeling.head import ClsHead
+from imgcls.modeling.losses import SigmoidLoss, SoftmaxLoss
+from imgcls.structures import as_batch
+
+
+@META_ARCH_REGISTRY.register()
+class ClsNet(nn.Module):
+    """An image classifier on any detectron2 backbone.
+
+    It normalises images itself: raw 0-255 in, in the channel order that the means are given in.
+
+    Args:
+        backbone: returns ``in_feature`` among its features.
+        head: that feature to logits.
+        loss: ``SoftmaxLoss`` or ``SigmoidLoss``.
+        in_feature: name of the feature that the head reads.
+        pixel_mean: per channel, 0-255.
+        pixel_std: per channel, 0-255.
+        topk: how many of the best classes inference returns.
+        channels_last: convolution weights and images in channels-last memory format, which is faster.
+        compiled: backbone and head go through ``torch.compile`` when they are first called; names stay as they are.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        head: ClsHead,
+        loss: SoftmaxLoss | SigmoidLoss,
+        in_feature: str,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        topk: int = 5,
+        channels_last: bool = False,
+        compiled: bool = False,
+    ):
+        super().__init__()
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.backbone = backbone.to(memory_format=self.memory_format)
+        self.head = head.to(memory_format=self.memory_format)
+        if compiled:
+            self.backbone.compile()
+            self.head.compile()
+        self.loss = loss
+        self.in_feature = in_feature
+        self.topk = topk
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean, dtype=torch.float32).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std, dtype=torch.float32).view(-1, 1, 1), False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        backbone = build_backbone(cfg)
+        clsnet, mnet = cfg.MODEL.CLSNET, cfg.MODEL.MNET
+        in_feature = _in_feature(feature_names(clsnet.IN_FEATURES, "MODEL.CLSNET.IN_FEATURES"), backbone)
+        if clsnet.NUM_CLASSES < 1 or clsnet.POS_WEIGHT == "auto":
+            raise UserError(
+                "MODEL.CLSNET.NUM_CLASSES -1 and POS_WEIGHT 'auto' come from the training set: "
+                "call imgcls.engine.resolve_from_data(cfg) before the model is built, or write numbers"
+            )
+        return {
+            "backbone": backbone,
+            "head": ClsHead(
+                backbone.output_shape()[in_feature],
+                clsnet.NUM_CLASSES,
+                clsnet.HEAD_CONV_DIM,
+                clsnet.DROPOUT,
+                ConvStyle(mnet.ACTIVATION, mnet.NORM, mnet.BN_EPS, mnet.BN_MOMENTUM),
+            ),
+            "loss": build_loss(cfg),
+            "in_feature": in_feature,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "topk": max(cfg.TEST.TOPK),
+            "channels_last": cfg.MODEL.CHANNELS_LAST,
+            "compiled": cfg.MODEL.COMPILE,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are and images are moved to."""
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Any:
+        """Losses in training mode, predictions in evaluation mode; see ``structures.as_batch`` for the input.
+
+        Returns:
+            ``{"loss_cls": scalar}``, or per image ``{"pred_classes": (k,) int64 best first, "scores": (k,)
+            float32 in [0, 1]}`` and with the sigmoid head ``"probs": (K,)``. Labels are needed only in training.
+        """
+        batch = as_batch(batched_inputs)
+        logits = self.logits(batch.images)
+        if not self.training:
+            return self._predictions(self.loss.probabilities(logits))
+        if batch.labels is None:
+            raise UserError('a training batch has no "label"; every record needs one')
+        return {"loss_cls": self.loss(logits, batch.labels.to(self.device, non_blocking=True))}
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Raw images ``(N, C, H, W)``, 0-255, uint8 or float, to logits ``(N, K)``."""
+        images = images.to(self.device, non_blocking=True).contiguous(memory_format=self.memory_format)
+        normalised = (images - self.pixel_mean).div_(self.pixel_std)
+        return self.head(self.backbone(normalised)[self.in_feature])
+
+    def _predictions(self, probs: Tensor) -> list[dict[str, Tensor]]:
+        scores, classes = probs.topk(min(self.topk, probs.shape[1]), dim=1)
+        results = [{"pred_classes": c, "scores": s} for c, s in zip(classes, scores, strict=True)]
+        if self.loss.multi_label:
+            for result, row in zip(results, probs, strict=True):
+                result["probs"] = row
+        return results
+
+
+def build_loss(cfg: CfgNode) -> SoftmaxLoss | SigmoidLoss:
+    """The loss that ``MODEL.CLSNET.HEAD`` names."""
+    if cfg.MODEL.CLSNET.HEAD == "softmax":
+        return SoftmaxLoss(cfg.MODEL.CLSNET.LABEL_SMOOTHING)
+    if cfg.MODEL.CLSNET.HEAD == "sigmoid":
+        return SigmoidLoss(cfg.MODEL.CLSNET.POS_WEIGHT)
+    raise UserError(f"MODEL.CLSNET.HEAD is {cfg.MODEL.CLSNET.HEAD!r}; allowed: 'softmax' or 'sigmoid'")
+
+
+def _in_feature(names: Sequence[str], backbone: Backbone) -> str:
+    available = list(backbone.output_shape())
+    if len(names) != 1 or names[0] not in available:
+        raise UserError(
+            f"MODEL.CLSNET.IN_FEATURES is {list(names)}; allowed: one of {available}, which the backbone gives"
+        )
+    return names[0]

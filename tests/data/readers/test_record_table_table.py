@@ -1,0 +1,129 @@
+import copy
+import json
+import os
+import pickle
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from imgcls.data.dataset import check_labels, to_dataset
+from imgcls.data.readers.record_table import build_table
+from imgcls.errors import UserError
+
+SETS = {
+    "names": [
+        {"file_name": "a/é 1.png", "image_id": 7, "label": 2, "class": "dög"},
+        {"file_name": "a/b/2.png", "image_id": -300, "label": 0, "class": "cat"},
+        {"file_name": "/abs/日本/3.png", "image_id": "two", "label": 2, "class": None},
+        {"file_name": "4.png", "label": 0},
+    ],
+    "indices": [{"file_name": f"{i % 3}/{i}", "label": i} for i in range(200)],
+    "several labels": [
+        {"file_name": "a.png", "labels": [1, 0], "class": ["b", "a"]},
+        {"file_name": "b.png", "labels": [], "class": []},
+        {"file_name": "b", "labels": []},
+        {"file_name": "c.png", "labels": [1], "image_id": 3},
+    ],
+    "no labels": [{"file_name": "a.png", "labels": []}, {"file_name": "b.png", "labels": [], "class": []}],
+    "more keys": [
+        {"file_name": "a", "label": 0, "height": 4, "box": [1.5, {"x": None}], "flags": "é"},
+        {"file_name": "b", "label": 0},
+        {"file_name": "c", "label": 0, "image_id": "x", "": True},
+    ],
+    "odd ids": [
+        {"file_name": str(i), "label": 0, "image_id": image_id}
+        for i, image_id in enumerate([2**63 - 1, -(2**63), 2**63, "2", 2, "\ud800", "", -1, -2, 10**40])
+    ],
+    "odd file names": [
+        {"file_name": name, "label": 0}
+        for name in ("/", "/x", "a//b", "a/", "\udce9/\udcff.png", "a\\b", " ", "\0", "x")
+    ],
+}
+
+
+def expected(records, folder):
+    """The same in plain Python."""
+    records = copy.deepcopy(records)
+    for record in records:
+        record.setdefault("image_id", record["file_name"])
+        record["file_name"] = os.path.join(folder, record["file_name"])
+    return records
+
+
+def table_of(records, source="fol der/x.json"):
+    return build_table(copy.deepcopy(records), source).records
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("folder", ["fol der", ""])
+def test_every_record_is_as_it_was(name, folder):
+    table = table_of(SETS[name], os.path.join(folder, "x.json"))
+    wanted = expected(SETS[name], folder)
+    assert list(table) == wanted and len(table) == len(wanted)
+    for mine, other in zip(table, wanted, strict=True):
+        assert [type(mine[key]) for key in other] == [type(value) for value in other.values()]
+        json.dumps(mine)
+
+
+def test_places_as_in_a_list():
+    table, wanted = table_of(SETS["indices"]), expected(SETS["indices"], "fol der")
+    assert table[-1] == wanted[-1] and table[np.int64(5)] == wanted[5]
+    assert table[1:190:60] == wanted[1:190:60] and table[::-1] == wanted[::-1]
+    for place in (200, -201):
+        with pytest.raises(IndexError):
+            table[place]
+
+
+def test_a_changed_record_changes_nothing_else():
+    table = table_of(SETS["several labels"])
+    table[0]["labels"].append(9)
+    table[0]["class"][0] = "z"
+    assert table[0] == expected(SETS["several labels"], "fol der")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [("names", {0: 2, 2: 2}), ("several labels", {0: 1, 1: 2}), ("no labels", {})],
+)
+def test_label_counts(name, counts):
+    found = table_of(SETS[name]).label_counts()
+    assert isinstance(found, Counter) and found == counts
+    assert all(type(label) is type(count) is int for label, count in found.items())
+
+
+@pytest.mark.parametrize("name", ["names", "several labels", "no labels"])
+def test_other_labels_for_the_same_images(name):
+    mapping = [300, 5, 1]
+    table = table_of(SETS[name])
+    mapped = table.relabelled(mapping)
+    wanted = expected(SETS[name], "fol der")
+    for record in wanted:
+        if "labels" in record:
+            record["labels"] = [mapping[label] for label in record["labels"]]
+        else:
+            record["label"] = mapping[record["label"]]
+    assert list(mapped) == wanted
+    assert mapped.columns["file"] is table.columns["file"]
+    assert list(table) == expected(SETS[name], "fol der"), "the first table stays"
+
+
+def test_labels_that_none_has_need_no_new_one():
+    assert table_of(SETS["names"]).relabelled([1, None, 0]).label_counts() == {0: 2, 1: 2}
+
+
+def test_mapped_by_name_and_checked_as_lists_are():
+    raw = build_table(copy.deepcopy(SETS["names"]), "x.json")
+    dataset = to_dataset("test", raw, ["cat", "dög"])
+    assert [record["label"] for record in dataset.records] == [1, 0, 1, 0]
+    check_labels(dataset, 2, multi_label=False)
+    with pytest.raises(UserError, match="has the class dög, which the training set lacks"):
+        to_dataset("test", raw, ["cat"])
+
+
+def test_a_million_records_are_a_few_objects():
+    records = ({"file_name": f"some folder/{i}.png", "label": i % 10} for i in range(20_000))
+    table = build_table(records, "x.json").records
+    assert sum(column.nbytes for column in table.columns.values()) < 20_000 * 20
+    assert all(not column.dtype.hasobject for column in table.columns.values())
+    assert list(pickle.loads(pickle.dumps(table))) == list(table)

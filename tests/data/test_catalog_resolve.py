@@ -1,0 +1,153 @@
+import json
+import uuid
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from imgcls.data.catalog import BUILTIN, get_dataset, get_datasets, register_builtin
+from imgcls.errors import UserError
+
+
+def make_folder(root, *classes):
+    for name in classes:
+        (root / name).mkdir(parents=True)
+        (root / name / "1.png").write_bytes(b"")
+    return f"folder:{root}"
+
+
+@pytest.fixture
+def register():
+    """Registers records under a fresh name, as a user would."""
+    names = []
+
+    def put(records, **metadata):
+        names.append(f"mine_{uuid.uuid4().hex}")
+        DatasetCatalog.register(names[-1], lambda: records)
+        MetadataCatalog.get(names[-1]).set(**metadata)
+        return names[-1]
+
+    yield put
+    for name in names:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def test_the_training_sets_classes_rule(tmp_path):
+    train = make_folder(tmp_path / "train", "a", "b", "c")
+    test = make_folder(tmp_path / "test", "a", "c")
+    (tmp_path / "more.csv").write_text("file_name,label\nx.png,c\ny.png,b\n")
+    more = f"csv:{tmp_path / 'more.csv'}"
+    trains, tests = get_datasets([train, more], [test])
+    assert [d.name for d in trains] == [train, more]
+    assert [d.classes for d in trains + tests] == [["a", "b", "c"]] * 3
+    assert [r["label"] for r in trains[1].records] == [2, 1]
+    assert [r["label"] for r in tests[0].records] == [0, 2]
+
+
+def test_names_in_a_json_win_over_its_indices(tmp_path):
+    train = make_folder(tmp_path / "train", "cat", "dog")
+    records = [{"file_name": "1.png", "label": 0, "class": "dog"}, {"file_name": "2.png", "label": 1, "class": "cat"}]
+    (tmp_path / "test.json").write_text(json.dumps(records))
+    (_, [test]) = get_datasets([train], [f"json:{tmp_path / 'test.json'}"])
+    assert [r["label"] for r in test.records] == [1, 0]
+
+
+def test_a_class_that_training_lacks(tmp_path):
+    train = make_folder(tmp_path / "train", "a", "b")
+    test = make_folder(tmp_path / "test", "a", "zebra")
+    with pytest.raises(UserError, match="test: has the class zebra, which the training set lacks"):
+        get_datasets([train], [test])
+    with pytest.raises(UserError, match=r"DATASETS\.TRAIN names no set"):
+        get_datasets([], [test])
+
+
+def test_catalogs_know_the_set_and_follow_the_training(tmp_path):
+    name = make_folder(tmp_path / "test", "a", "b")
+    get_dataset(name, ["a", "b"])
+    MetadataCatalog.get(name).note = "the user's own"
+    get_dataset(name, ["b", "c", "a"])
+    metadata = MetadataCatalog.get(name)
+    assert metadata.classes == ["b", "c", "a"]
+    assert (metadata.evaluator_type, metadata.source) == ("imagenet", str(tmp_path / "test"))
+    assert metadata.note == "the user's own"
+    assert [record["label"] for record in DatasetCatalog.get(name)] == [2, 0]
+
+
+def test_a_multi_label_set_names_its_evaluator(tmp_path):
+    (tmp_path / "a.csv").write_text("file_name,labels\nx.png,c;b\n")
+    get_dataset(f"csv:{tmp_path / 'a.csv'}")
+    assert MetadataCatalog.get(f"csv:{tmp_path / 'a.csv'}").evaluator_type == "multilabel"
+
+
+def test_home_folder_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    make_folder(tmp_path / "images", "a")
+    assert get_dataset("folder:~/images").classes == ["a"]
+
+
+def test_a_users_set_with_names(register):
+    records = [{"file_name": "1.png", "label": 0}, {"file_name": "2.png", "label": 1}]
+    name = register(records, classes=["dog", "cat"])
+    assert get_dataset(name).classes == ["dog", "cat"]
+    for _ in range(2):  # the second time `classes` is no longer the user's
+        mapped = get_dataset(name, ["cat", "cow", "dog"])
+        assert [r["label"] for r in mapped.records] == [2, 0]
+        assert MetadataCatalog.get(name).classes == ["cat", "cow", "dog"]
+    assert records == [{"file_name": "1.png", "label": 0}, {"file_name": "2.png", "label": 1}]
+    assert DatasetCatalog.get(name) is records
+
+
+def test_a_users_set_without_names(register):
+    name = register([{"file_name": "1.png", "label": 2}])
+    assert get_dataset(name).classes == ["0", "1", "2"]
+    assert [r["label"] for r in get_dataset(name, ["x", "y", "z"]).records] == [2]
+    assert get_dataset(name).classes == ["0", "1", "2"]
+
+
+def test_a_users_bad_records(register):
+    with pytest.raises(UserError, match="has the label 2, but only 2 class names"):
+        get_dataset(register([{"file_name": "1.png", "label": 2}], classes=["a", "b"]))
+    with pytest.raises(UserError, match=r"record 1: a label must be an int from 0 on, got .*\(int64\)"):
+        get_dataset(register([{"file_name": "1.png", "label": np.int64(2)}]))
+    with pytest.raises(UserError, match="expected a list of records, got None"):
+        get_dataset(register(None))
+
+
+def test_an_unknown_name_lists_what_there_is(register):
+    mine = register([])
+    with pytest.raises(UserError) as caught:
+        get_dataset("digits_trian")
+    message = str(caught.value)
+    assert "unknown dataset 'digits_trian': did you mean digits_train?" in message
+    for allowed in ("folder:PATH", "json:PATH", "csv:PATH", "coco:ANNOTATIONS.json:IMAGE_ROOT", *BUILTIN, mine):
+        assert allowed in message
+    assert "coco_2017" not in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["folder:", "json:", "csv:", "coco:"])
+def test_a_prefix_without_a_path(name):
+    with pytest.raises(UserError, match=f"{name}: the path is missing"):
+        get_dataset(name)
+
+
+def test_registering_reads_nothing(monkeypatch):
+    monkeypatch.setattr(DatasetCatalog, "data", {k: v for k, v in DatasetCatalog.data.items() if k not in BUILTIN})
+
+    def fail():
+        raise OSError("read at registration")
+
+    for name in BUILTIN:
+        monkeypatch.setitem(BUILTIN, name, fail)
+    register_builtin()
+    assert set(BUILTIN) <= set(DatasetCatalog.list())
+    with pytest.raises(OSError, match="read at registration"):
+        DatasetCatalog.get("imagenet_train")
+
+
+def test_a_users_set_under_one_of_our_names_stays(monkeypatch):
+    monkeypatch.setattr(DatasetCatalog, "data", {"imagenet_val": lambda: [{"file_name": "his.png", "label": 0}]})
+    monkeypatch.setattr(MetadataCatalog, "data", {})
+    register_builtin()
+    assert get_dataset("imagenet_val").records[0]["file_name"] == "his.png"

@@ -1,0 +1,51 @@
+import json
+
+from detectron2.utils.events import EventStorage, JSONWriter
+
+from imgcls.engine.run_state import RunLog
+
+
+def run(folder, start, stop, period, log=None):
+    """Iterations of a loss that jumps about, with an evaluation now and then."""
+    log = log or RunLog(str(folder), period)
+    writer = JSONWriter(str(folder / "metrics.json"))
+    with EventStorage(start) as storage:
+        log.start(storage)
+        for iteration in range(start, stop):
+            storage.iter = iteration
+            storage.put_scalars(loss=float(iteration * 7 % 11), time=1.0 + start)
+            storage.put_scalar("lr", 1 / (iteration + 1), smoothing_hint=False)
+            if iteration % 5 == 4:
+                storage.put_scalar("accuracy/top1", float(iteration), smoothing_hint=False)
+            if (iteration + 1) % period == 0:
+                writer.write()
+        state = log.state_dict()
+    writer.close()
+    return state
+
+
+def read(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "time"} for line in lines]
+
+
+def test_lines_of_a_resumed_run_are_those_of_an_uninterrupted_one(tmp_path):
+    """Wherever it was saved, whatever was written after that, with medians that reach back over the border."""
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    run(whole, 0, 60, period=7)
+    for saved in (6, 7, 10, 25, 33):
+        folder = tmp_path / str(saved)
+        folder.mkdir()
+        state = run(folder, 0, saved, period=7)
+        with open(folder / "metrics.json", "a") as file:
+            file.write('{"iteration": 99, "loss": 1.0}\n{"iteration": 1')  # of the run that was killed
+        log = RunLog(str(folder), 7)
+        log.load_state_dict(json.loads(json.dumps(state)))
+        run(folder, saved, 60, 7, log)
+        assert read(folder) == read(whole), saved
+
+
+def test_a_state_is_of_plain_types_and_bounded(tmp_path):
+    state = run(tmp_path, 0, 500, period=10)
+    assert json.loads(json.dumps(state)) == state and len(json.dumps(state)) < 2000

@@ -1,0 +1,63 @@
+"""Three ways to load a large set; here a small one."""
+
+import json
+
+import pytest
+from benchmark import index as module
+from benchmark.index import DETECTRON2, FILE, INDEX, JSON, race_index, write_records
+from benchmark.index_probe import load_with_detectron2, load_with_imgcls
+
+from imgcls.data.catalog import get_dataset
+from imgcls.data.readers.table_index import read_index
+from imgcls.errors import UserFileNotFoundError
+
+
+def test_the_file_is_like_imagenets(tmp_path):
+    path = tmp_path / FILE
+    write_records(path, 3000)
+    records = json.loads(path.read_text())
+    assert len(records) == 3000 and len({record["file_name"] for record in records}) == 3000
+    assert {record["label"] for record in records} == set(range(1000))
+    assert records[0] == {
+        "file_name": "ILSVRC2012_img_train/n01440764/n01440764_0.JPEG",
+        "image_id": 1,
+        "label": 0,
+        "class": "n01440764",
+    }
+    assert len(get_dataset(f"json:{path}").classes) == 1000
+
+
+def test_three_ways_are_told_apart(tmp_path, monkeypatch):
+    """tests/tools/test_benchmark.py starts the real processes."""
+    write_records(tmp_path / FILE, 2000)
+    asked = []
+
+    def probe(how, path):
+        raw = read_index(str(path))
+        asked.append((how, raw is not None))
+        assert json.loads(path.read_text())[1999]["image_id"] == 2000
+        return {"seconds": len(asked), "kept": 0.0, "peak": 10 * len(asked), "worker": 5.0}
+
+    monkeypatch.setattr(module, "_probe", probe)
+    tables = race_index(str(tmp_path), rounds=2)
+    assert asked == [("detectron2", False), ("imgcls", False), ("imgcls", True)] * 2
+    assert [table.unit for table in tables] == ["s", "MB", "MB", "MB"]
+    assert tables[0].values == {DETECTRON2: [1, 4], JSON: [2, 5], INDEX: [3, 6]}
+    assert tables[2].values[INDEX] == [30, 60]
+    assert [table.references for table in tables] == [[DETECTRON2], [], [], []]
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]  # no index appears in the user's folder
+
+
+def test_the_probe_reads_the_same_records_in_both_ways(tmp_path):
+    path = tmp_path / FILE
+    write_records(path, 1500)
+    theirs, ours = load_with_detectron2(str(path)), load_with_imgcls(str(path))
+    assert len(theirs) == len(ours) == 1500
+    for index in (0, 700, 1499):
+        assert ours[index]["file_name"] == str(tmp_path / theirs[index]["file_name"])
+        assert ours[index]["label"] == theirs[index]["label"]
+
+
+def test_a_folder_without_the_file_is_the_users(tmp_path):
+    with pytest.raises(UserFileNotFoundError, match=rf"--data {tmp_path}: has no {FILE}"):
+        race_index(str(tmp_path), rounds=1)
