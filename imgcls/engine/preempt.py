@@ -1,9 +1,12 @@
-"""Leaving in order when the scheduler takes the machine away."""
+"""Leaving in order when the scheduler takes the machine away: SIGTERM and SIGUSR1 end a run with exit code 75."""
 
 import logging
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
+from typing import NoReturn
 
 import torch
 from detectron2.utils import comm
@@ -16,31 +19,60 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _logger = logging.getLogger(__name__)
 
 
+@contextmanager
+def leave_at_once() -> Iterator[None]:
+    """While nothing is trained yet, SIGTERM and SIGUSR1 raise ``SystemExit`` with ``EXIT_CODE`` right away.
+
+    A scheduler then requeues a job that was preempted during set-up, too. Does nothing outside of the main thread,
+    where Python allows no handlers.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(EXIT_CODE)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, leave) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
 class Preemption:
-    """As a context: SIGTERM and SIGUSR1 no longer end the process, they are remembered until it is convenient."""
+    """As a context: SIGTERM and SIGUSR1 are remembered until the run has reached a point where it can be saved."""
 
     def __init__(self) -> None:
         self._received = 0
-        self._previous: dict[int, object] = {}
-        # Flags are numbers on the CPU, whatever the gradients are sent by.
+        self._previous: dict[signal.Signals, signal._HANDLER] = {}
+        # The flag is a number on the CPU, whatever backend the gradients use.
         self._group = distributed.new_group(backend="gloo") if comm.get_world_size() > 1 else None
 
     def __enter__(self) -> "Preemption":
-        # Python allows handlers in the main thread only; a run in another one just ends, as it would have.
+        # Python allows handlers in the main thread only; in any other thread the signal has its usual effect.
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._remember) for number in SIGNALS}
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is SystemExit:  # the process is about to end, and the scheduler's next signal must not change how
+        if kind is SystemExit:  # the process is about to end, and another signal must not change its exit code
             return
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def requested(self) -> bool:
-        """Whether any process of the run was told to leave; the same answer on all of them, which all must ask."""
+    def requested(self, check_other_ranks: bool = True) -> bool:
+        """Whether a rank of the run has received a signal.
+
+        Args:
+            check_other_ranks: on several ranks this is a collective operation, and all ranks get the same answer;
+                without it, the answer is False. One process always answers at once.
+        """
         received = self._received
         if self._group is not None:
+            if not check_other_ranks:
+                return False
             flag = torch.tensor([received])
             distributed.all_reduce(flag, distributed.ReduceOp.MAX, self._group)
             received = int(flag)

@@ -1,14 +1,25 @@
-"""The best evaluation so far, and how long ago it was."""
+"""All that a run is beside its config and data: what is saved and resumed together."""
 
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.utils.events import EventStorage
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
+from imgcls.checkpoint import RunCheckpointer
+from imgcls.engine.step import build_step, wrap_ddp
 from imgcls.errors import UserError
+from imgcls.solver import apply_schedule, build_ema, read_options
+
+WINDOW = 20  # detectron2's writers give medians over this many values
+# Seconds are those of a process; a resumed run does not inherit them.
+_OF_THE_PROCESS = {"time", "data_time", "rank_data_time", "eta_seconds"}
 
 _logger = logging.getLogger(__name__)
 
@@ -22,7 +33,7 @@ class BestTracker:
 
     Attributes:
         value: the best so far, -inf before the first.
-        iteration: that it was reached at, -1 before the first.
+        iteration: the iteration of the best value, -1 before the first.
         waited: evaluations since then.
     """
 
@@ -32,10 +43,11 @@ class BestTracker:
         self.value, self.iteration, self.waited = -math.inf, -1, 0
 
     def update(self, results: Mapping[str, float], iteration: int) -> bool:
-        """Whether the results of this iteration are the best; a value that is NaN never is.
+        """Whether the results of this iteration are the best; NaN never is.
 
         Args:
             results: metric name to value; may be empty, then nothing changes.
+            iteration: of the evaluated weights.
 
         Raises:
             ValueError: the metric is not among them.
@@ -58,41 +70,45 @@ class BestTracker:
 
     @property
     def stop(self) -> bool:
-        """Whether patience is at its end."""
+        """Whether patience has run out."""
         return 0 < self.patience <= self.waited
 
     def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
         return {"value": self.value, "iteration": self.iteration, "waited": self.waited}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """From a checkpoint."""
         self.value, self.iteration, self.waited = state["value"], state["iteration"], state["waited"]
 
 
-WINDOW = 20  # detectron2's writers give medians over so many values
-_OF_THE_PROCESS = {"time", "data_time", "rank_data_time", "eta_seconds"}  # no other process goes on with these
-
-
 class RunLog:
-    """The recent values of every scalar, and how much of metrics.json was written when they were.
+    """What metrics.json needs of the past, so that a resumed run writes the lines of an uninterrupted one.
 
     Args:
         folder: of the run.
-        period: iterations from one line to the next.
+        period: iterations between two lines.
+
+    Attributes:
+        written: the iteration of the last line, -1 before the first.
     """
 
     def __init__(self, folder: str, period: int):
         self.path = os.path.join(folder, "metrics.json")
         self.period = period
-        self.storage: EventStorage | None = None
-        self._loaded: dict[str, Any] | None = None
+        self.written = -1
+        self.storage = EventStorage(0)
+        self._loaded: Mapping[str, Any] | None = None
+        self._truncates = True
 
     def start(self, storage: EventStorage) -> None:
         """Takes over a run's storage, filled with what was loaded; lines after the checkpoint are dropped."""
         self.storage = storage
         if self._loaded is None:
             return
-        if os.path.isfile(self.path) and os.path.getsize(self.path) > self._loaded["bytes"]:
-            os.truncate(self.path, self._loaded["bytes"])
+        size = self._loaded["bytes"]
+        if self._truncates and os.path.isfile(self.path) and os.path.getsize(self.path) > size:
+            os.truncate(self.path, size)
         first = storage.iter
         for name, smoothed, values in self._loaded["scalars"]:
             for value, iteration in values:
@@ -101,20 +117,109 @@ class RunLog:
         storage.iter = first
         self._loaded = None
 
+    def keep_lines(self) -> None:
+        """Leaves metrics.json as it is: the checkpoint that was loaded is of a run in another folder."""
+        self._truncates = False
+
     def state_dict(self) -> dict[str, Any]:
         """What a line that is still to come needs: values to smooth, and those that no line has had yet."""
-        written = (self.storage.iter + 1) // self.period * self.period - 1
-        hints = self.storage.smoothing_hints()
-        histories = self.storage.histories()
+        hints, histories, latest = self.storage.smoothing_hints(), self.storage.histories(), self.storage.latest()
         # Which one was put first differs in a resumed run. The smoothed ones come first, as in any run: detectron2's
         # writer orders its lines by that.
         names = sorted(histories.keys() - _OF_THE_PROCESS, key=lambda name: (not hints[name], name))
         scalars = [
             [name, hints[name], [list(value) for value in histories[name].values()[-WINDOW if hints[name] else -1 :]]]
             for name in names
-            if hints[name] or self.storage.latest()[name][1] > written
+            if hints[name] or latest[name][1] > self.written
         ]
-        return {"scalars": scalars, "bytes": os.path.getsize(self.path) if os.path.isfile(self.path) else 0}
+        size = os.path.getsize(self.path) if os.path.isfile(self.path) else 0
+        return {"scalars": scalars, "bytes": size, "written": self.written}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """From a checkpoint."""
         self._loaded = state
+        self.written = state.get("written", -1)  # checkpoints of version 0.1.0 have none
+
+
+class RunState:
+    """Model, optimizer, schedule, averaged weights, best result and log of a run.
+
+    Args:
+        cfg: of the run.
+        model: on its device, not wrapped.
+        optimizer: of its parameters.
+        scheduler: of the optimizer.
+        build_checkpointer: gets the wrapped model, and as keyword arguments what else has a state.
+
+    Attributes:
+        first: the iteration to start with.
+        pending: what a resumed run still has to do for the iteration before ``first``.
+    """
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        model: nn.Module,
+        optimizer: Optimizer,
+        scheduler: LRScheduler,
+        build_checkpointer: Callable[..., RunCheckpointer],
+    ):
+        self.weights = cfg.MODEL.WEIGHTS
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.ema = build_ema(cfg, model)
+        self.wrapped = wrap_ddp(model)
+        self.step = build_step(cfg, self.wrapped, optimizer, self.ema)
+        self.best = BestTracker(cfg.TEST.BEST_METRIC, cfg.TEST.PATIENCE)
+        self.log = RunLog(cfg.OUTPUT_DIR, cfg.SOLVER.LOG_PERIOD)
+        parts = {"optimizer": optimizer, "scheduler": scheduler, "best": self.best, "log": self.log}
+        if self.ema is not None:
+            parts["ema"] = self.ema
+        if self.step.scaler.is_enabled():
+            parts["grad_scaler"] = self.step.scaler
+        self.checkpointer = build_checkpointer(self.wrapped, **parts)
+        self.first = 0
+        self.pending: Sequence[str] = ()
+
+    def load(self) -> None:
+        """Loads ``MODEL.WEIGHTS`` for a new run; nothing where it is empty."""
+        self.checkpointer.resume_or_load(self.weights, resume=False)
+
+    def resume(self, path: str = "") -> bool:
+        """Resumes from a checkpoint, or from the last one of a folder; the config's schedule holds from here on.
+
+        Args:
+            path: a file or a folder; empty for the run's own folder, where a missing checkpoint starts a new run.
+
+        Returns:
+            Whether a checkpoint was resumed.
+        """
+        options, base_lrs = read_options(self.optimizer), self.scheduler.base_lrs
+        checkpointer = self.checkpointer
+        rest = checkpointer.resume_from(path) if path else checkpointer.resume_or_load(self.weights, resume=True)
+        if "iteration" not in rest:  # a new run
+            return False
+        apply_schedule(self.optimizer, self.scheduler, options, base_lrs)
+        self.first = rest["iteration"] + 1
+        self.pending = rest.get("pending", ())
+        if not checkpointer.resumed_in_place:
+            self.log.keep_lines()
+        return True
+
+    def start_at(self, iteration: int) -> None:
+        """Starts a new run in the middle of its schedule."""
+        options, base_lrs = read_options(self.optimizer), self.scheduler.base_lrs
+        self.first = self.scheduler.last_epoch = iteration
+        apply_schedule(self.optimizer, self.scheduler, options, base_lrs)
+
+    def save(self, name: str, iteration: int, pending: Sequence[str], tag: bool = True) -> str:
+        """Writes a checkpoint of a finished iteration and returns its path.
+
+        Args:
+            name: of the file, without ``.pth``.
+            iteration: that was finished last.
+            pending: what is still to be done for it.
+            tag: whether a resumed run starts from this checkpoint.
+        """
+        self.checkpointer.save(name, tag=tag, iteration=iteration, pending=list(pending))
+        return os.path.join(self.checkpointer.save_dir, f"{name}.pth")

@@ -1,8 +1,9 @@
-"""The numbers of an iteration, which stay on the device until somebody looks."""
+"""The numbers of an iteration: they stay on the device until a line needs them, and become what is printed."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,15 +13,13 @@ from torch import Tensor, nn
 
 from imgcls.evaluation.metrics import topk_accuracy
 
-_Values = Mapping[str, Tensor]
-
 
 class Row(NamedTuple):
-    """What one iteration gave: means over the processes, and the seconds of the slowest one."""
+    """What one iteration gave: means over the ranks, and the seconds of the slowest one."""
 
     iteration: int
     losses: dict[str, float]
-    shown: dict[str, float]
+    scalars: dict[str, float]
     seconds: dict[str, float]
 
     @property
@@ -32,56 +31,58 @@ class Row(NamedTuple):
 class Scalars:
     """Collects the scalars of iterations and reads all of them at once.
 
-    Reading one makes a GPU's host wait until the GPU is done, and processes wait for each other: once every
-    ``SOLVER.LOG_PERIOD`` iterations is enough.
+    Reading one makes the host wait for the GPU, and ranks wait for each other: once every ``SOLVER.LOG_PERIOD``
+    iterations is enough. The wait belongs to the iterations that were read; their ``"time"`` is increased by it.
     """
 
     def __init__(self) -> None:
-        self._rows: list[tuple[int, _Values, _Values, Mapping[str, float]]] = []
+        self._rows: list[tuple[int, Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, float]]] = []
 
-    def add(self, iteration: int, losses: _Values, shown: _Values, **seconds: float) -> None:
-        """Takes in one iteration.
+    def add(
+        self, iteration: int, losses: Mapping[str, Tensor], scalars: Mapping[str, Tensor], **seconds: float
+    ) -> None:
+        """Adds one iteration.
 
         Args:
             iteration: its number.
             losses: scalars on any device.
-            shown: other scalars that are shown as they are, without smoothing.
+            scalars: other scalars, which are logged without smoothing.
             **seconds: how long something took.
         """
-        self._rows.append((iteration, losses, shown, seconds))
+        self._rows.append((iteration, losses, scalars, seconds))
 
-    def read(self, storage: EventStorage) -> list[Row]:
-        """All that was added since the last time, which also goes into the storage; to be called on all processes."""
-        mine = [
-            (iteration, _numbers(losses), _numbers(shown), seconds) for iteration, losses, shown, seconds in self._rows
+    def read(self, storage: EventStorage, begin: float | None = None) -> list[Row]:
+        """All that was added since the last call, which is also put into the storage; to be called on all ranks.
+
+        Args:
+            storage: of the run.
+            begin: ``time.perf_counter()`` when the host began to wait for the device; None for now.
+        """
+        begin = time.perf_counter() if begin is None else begin
+        numbers = [(_numbers(losses), _numbers(scalars)) for _, losses, scalars, _ in self._rows]
+        wait = (time.perf_counter() - begin) / max(len(numbers), 1)
+        local = [
+            (iteration, *values, {**seconds, "time": seconds["time"] + wait} if "time" in seconds else seconds)
+            for (iteration, _, _, seconds), values in zip(self._rows, numbers, strict=True)
         ]
         self._rows = []
         rows = []
-        for same in zip(*comm.all_gather(mine), strict=True):
-            numbers, losses, shown, seconds = zip(*same, strict=True)
-            rows.append(Row(numbers[0], _over(np.mean, losses), _over(np.mean, shown), _over(np.max, seconds)))
+        for same in zip(*comm.all_gather(local), strict=True):
+            iterations, losses, scalars, seconds = zip(*same, strict=True)
+            rows.append(
+                Row(iterations[0], _reduce(np.mean, losses), _reduce(np.mean, scalars), _reduce(np.max, seconds))
+            )
         now = storage.iter
         for row in rows:
             storage.iter = row.iteration
             storage.put_scalars(total_loss=row.loss, **(row.losses if len(row.losses) > 1 else {}), **row.seconds)
-            storage.put_scalars(**row.shown, smoothing_hint=False)
+            storage.put_scalars(**row.scalars, smoothing_hint=False)
         storage.iter = now
         return rows
 
 
-def _numbers(values: _Values) -> dict[str, float]:
-    """One copy from the device for all of them."""
-    if not values:
-        return {}
-    return dict(zip(values, torch.stack([value.double() for value in values.values()]).tolist(), strict=True))
-
-
-def _over(reduce: Callable, parts: tuple[Mapping[str, float], ...]) -> dict[str, float]:
-    return {name: reduce([part[name] for part in parts]).item() for name in parts[0]}
-
-
 class TrainingAccuracy:
-    """Top-k accuracy of the training batches, by looking over the loss's shoulder; nothing for a multi-label loss.
+    """Top-k accuracy of the training batches, captured by a forward hook on the loss; empty for a multi-label loss.
 
     Args:
         loss: called with logits ``(N, K)`` and labels ``(N,)``.
@@ -100,7 +101,7 @@ class TrainingAccuracy:
         for k in self.topk:
             parts = [topk_accuracy(x.topk(k).indices, y, k) for x, y in self._batches if k <= x.shape[1]]
             if parts:
-                result[f"train/top{k}"] = sum(parts) / len(parts)
+                result[f"train/top{k}"] = torch.stack(parts).mean()
         self._batches.clear()
         return result
 
@@ -113,16 +114,19 @@ class Progress:
 
     Args:
         num_images: of the training set.
-        batch_size: of all processes together.
+        batch_size: of all ranks together.
         last: the last iteration of the run.
+
+    Attributes:
+        count: iterations that the means are over.
     """
 
     def __init__(self, num_images: int, batch_size: int, last: int):
         self.num_images = num_images
         self.batch_size = batch_size
         self.last = last
+        self.count = 0
         self._sums: dict[str, float] = {}
-        self._count = 0
 
     def epoch(self, iteration: int) -> int:
         """The epoch that the first image of an iteration belongs to."""
@@ -133,21 +137,33 @@ class Progress:
         return self.epoch(iteration + 1) > self.epoch(iteration)
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Takes in iterations, with their seconds in all (``"time"``) and those waiting for data (``"data_time"``)."""
+        """Adds iterations, with their seconds in all (``"time"``) and those spent waiting for data (``"data_time"``)."""
         for row in rows:
             if row.iteration > 0 and self.epoch_ends(row.iteration - 1):
-                self._sums, self._count = {}, 0
-            self._count += 1
-            values = {"Time": row.seconds["time"], "Data": row.seconds["data_time"], "Loss": row.loss, **row.shown}
+                self._sums, self.count = {}, 0
+            self.count += 1
+            values = {"Time": row.seconds["time"], "Data": row.seconds["data_time"], "Loss": row.loss, **row.scalars}
             for name, value in values.items():
                 self._sums[name] = self._sums.get(name, 0.0) + value
 
     def line(self, iteration: int) -> str:
         """``Epoch [3][120/351]  Time 0.101  Data 0.004  Loss 1.235  train/top1 56.3  1267 images/s  left 0:12:03``."""
-        mean = {name: value / self._count for name, value in self._sums.items()}
-        epoch, size = self.epoch(iteration), self.num_images / self.batch_size
-        parts = [f"Epoch [{epoch}][{iteration - round(epoch * size) + 1}/{round(size)}]"]
+        mean = {name: value / self.count for name, value in self._sums.items()}
+        epoch = self.epoch(iteration)
+        first, end = (-(-number * self.num_images // self.batch_size) for number in (epoch, epoch + 1))
+        parts = [f"Epoch [{epoch}][{iteration - first + 1}/{end - first}]"]
         parts += [f"{name} {value:.3f}" for name, value in mean.items()]
         parts.append(f"{self.batch_size / mean['Time']:.0f} images/s")
         parts.append(f"left {timedelta(seconds=round((self.last - iteration) * mean['Time']))}")
         return "  ".join(parts)
+
+
+def _numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
+    """One copy from the device for all of them."""
+    if not values:
+        return {}
+    return dict(zip(values, torch.stack([value.double() for value in values.values()]).tolist(), strict=True))
+
+
+def _reduce(function: Callable[..., Any], parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: function([part[name] for part in parts]).item() for name in parts[0]}

@@ -1,20 +1,27 @@
-"""From a command line to a checked, frozen config and a prepared process."""
+"""From a command line to a checked, frozen config, datasets that were read once, and a prepared process."""
 
 import argparse
 import logging
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
 
+import torch
 from detectron2.config import CfgNode
-from detectron2.engine import default_setup
 from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
-from imgcls.checkpoint import saved_seed
-from imgcls.config import check_cfg, load_cfg
-from imgcls.data.catalog import get_datasets
-from imgcls.data.dataset import Dataset, check_labels, label_counts
+from imgcls.checkpoint import RunLock, lock_run_folder, saved_seed
+from imgcls.config import check_best_metric, check_cfg, load_cfg
+from imgcls.data.catalog import read_datasets
+from imgcls.data.dataset import Dataset, Datasets, check_labels, label_counts
+from imgcls.disk import write_text
+from imgcls.engine.build import is_classifier
 from imgcls.engine.launch import usable_device
 from imgcls.errors import UserError
 from imgcls.solver import iterations
@@ -22,49 +29,100 @@ from imgcls.solver import iterations
 _logger = logging.getLogger(__name__)
 
 
-def setup(args: argparse.Namespace) -> CfgNode:
-    """Loads and checks the config, chooses the device, reads the data's classes, and runs ``default_setup``.
+@dataclass
+class RunSetup:
+    """What a run starts with. As a context it gives the run's folder free for other runs at the end.
+
+    Attributes:
+        cfg: checked and frozen.
+        datasets: the sets of ``DATASETS``; None for a detector.
+        lock: of the run's folder, on the main process of a training.
+    """
+
+    cfg: CfgNode
+    datasets: Datasets | None
+    lock: RunLock | None = None
+
+    def __enter__(self) -> "RunSetup":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.lock is not None:
+            self.lock.release()
+
+
+def setup(args: argparse.Namespace) -> RunSetup:
+    """Loads and checks the config, chooses the device and the seed, reads the data, and starts the logs.
+
+    A training locks ``OUTPUT_DIR`` and writes ``config.yaml`` there. An evaluation leaves that file as it is and writes
+    its own to ``inference/config.yaml``.
 
     Args:
         args: of detectron2's ``default_argument_parser``.
 
     Raises:
-        ValueError: config, data or output folder that cannot be used.
-        FileNotFoundError: a config or data file that is not there.
+        ValueError: config, data or output folder that cannot be used; another run uses the folder.
+        FileNotFoundError: a config or data file is missing.
     """
     cfg = load_cfg(args.config_file, args.opts)
     check_cfg(cfg)
     _check_writable(cfg.OUTPUT_DIR)
-    # default_setup sets up "detectron2" and "fvcore"; ours is the third name, into the same log file.
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="imgcls")
-    choose_device(cfg, args.num_gpus)
-    choose_seed(cfg, args.resume)
-    if cfg.MODEL.META_ARCHITECTURE == "ClsNet":
-        resolve_from_data(cfg)
-        check_cfg(cfg)  # again: some values are checked against the class count
-    elif cfg.SOLVER.EPOCHS:
-        raise UserError(
-            f"SOLVER.EPOCHS is {cfg.SOLVER.EPOCHS} for a {cfg.MODEL.META_ARCHITECTURE}; epochs are for a ClsNet, "
-            "set SOLVER.MAX_ITER"
-        )
-    cfg.freeze()
-    default_setup(cfg, args)
-    return cfg
+    lock = None
+    if not args.eval_only:
+        check_best_metric(cfg)
+        lock = lock_run_folder(cfg.OUTPUT_DIR) if comm.is_main_process() else None
+    try:
+        for name in ("detectron2", "fvcore", "imgcls"):
+            setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=name)
+        choose_device(cfg, args.num_gpus)
+        choose_seed(cfg, args.resume)
+        datasets = None
+        if is_classifier(cfg):
+            datasets = resolve_from_data(cfg)
+            check_cfg(cfg)  # again: some values are checked against the class count
+        elif cfg.SOLVER.EPOCHS:
+            raise UserError(
+                f"SOLVER.EPOCHS is {cfg.SOLVER.EPOCHS} for a {cfg.MODEL.META_ARCHITECTURE}; epochs are for a ClsNet, "
+                "set SOLVER.MAX_ITER"
+            )
+        cfg.freeze()
+        _start(cfg, args)
+    except BaseException:
+        if lock is not None:
+            lock.release()
+        raise
+    return RunSetup(cfg, datasets, lock)
+
+
+def _start(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """What detectron2's ``default_setup`` does, without its colours in log.txt and without replacing config.yaml."""
+    rank = comm.get_rank()
+    _logger.info("Rank of current process: %d. World size: %d", rank, comm.get_world_size())
+    _logger.info("Environment info:\n%s", collect_env_info())
+    _logger.info("Command line arguments: %s", args)
+    _logger.info("Running with full config:\n%s", cfg.dump())
+    if comm.is_main_process():
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference") if args.eval_only else cfg.OUTPUT_DIR
+        write_text(os.path.join(folder, "config.yaml"), cfg.dump())
+    seed_all_rng(cfg.SEED + rank)
+    if not args.eval_only:
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
 
 
 def choose_device(cfg: CfgNode, num_gpus: int) -> None:
-    """``MODEL.DEVICE`` "cuda" becomes "cpu" where ``--num-gpus`` is 0 (asked for) or there is no GPU (a warning)."""
+    """``MODEL.DEVICE`` "cuda" becomes "cpu" where no GPU was asked for, or where there is none (with a warning)."""
     device = usable_device(cfg.MODEL.DEVICE, num_gpus)
     if device != cfg.MODEL.DEVICE and num_gpus > 0:
         count = comm.get_world_size()
-        _logger.warning("--num-gpus %d, but there is no GPU: running on the CPU (processes: %d)", num_gpus, count)
+        _logger.warning("there is no GPU: running on the CPU (GPUs asked for: %d, processes: %d)", num_gpus, count)
     cfg.MODEL.DEVICE = device
 
 
 def choose_seed(cfg: CfgNode, resume: bool | str = False) -> None:
-    """A negative ``SEED`` becomes the one of the run that is resumed, or a new one, which config.yaml then tells.
+    """A negative ``SEED`` becomes that of the run which is resumed, or a new one, which is in config.yaml then.
 
     Args:
+        cfg: changed in place.
         resume: a checkpoint or a folder of them; True for those in ``OUTPUT_DIR``.
     """
     if cfg.SEED < 0 and resume:
@@ -75,7 +133,7 @@ def choose_seed(cfg: CfgNode, resume: bool | str = False) -> None:
 
 
 def _check_writable(folder: str) -> None:
-    """Finds out before an hour of training, not after it, that the results cannot be written."""
+    """Refuses a folder that cannot be written to before an hour of training, not after it."""
     try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -84,30 +142,31 @@ def _check_writable(folder: str) -> None:
         raise UserError(f"OUTPUT_DIR {folder}: cannot be written to ({error.strerror}); name another folder") from error
 
 
-def resolve_from_data(cfg: CfgNode) -> None:
-    """Reads the sets of ``DATASETS``, checks them against the config, and fills in what was left to them.
+def resolve_from_data(cfg: CfgNode) -> Datasets:
+    """Reads the sets of ``DATASETS`` once, checks them against the config, and fills in what depends on them.
 
     ``MODEL.CLSNET.NUM_CLASSES`` -1 becomes the number of classes of the training set and ``POS_WEIGHT`` "auto"
     becomes negatives / positives of each class there. Lengths in epochs are turned into iterations.
 
     Raises:
         ValueError: labels that do not fit the head or the class count; a test set with classes of its own.
-        FileNotFoundError: a set that is not there.
+        FileNotFoundError: a set is missing.
     """
-    train, test = get_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
-    resolve_epochs(cfg.SOLVER, sum(len(dataset.records) for dataset in train))
+    datasets = read_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
+    resolve_epochs(cfg.SOLVER, datasets.num_train_images)
     clsnet = cfg.MODEL.CLSNET
     if clsnet.NUM_CLASSES == -1:
-        clsnet.NUM_CLASSES = len(train[0].classes)
+        clsnet.NUM_CLASSES = len(datasets.classes)
         _logger.info("MODEL.CLSNET.NUM_CLASSES: %d, taken from the data", clsnet.NUM_CLASSES)
-    for dataset in (*train, *test):
+    for dataset in (*datasets.train, *datasets.test):
         check_labels(dataset, clsnet.NUM_CLASSES, clsnet.HEAD == "sigmoid")
     if clsnet.POS_WEIGHT == "auto":
-        clsnet.POS_WEIGHT = positive_weights(train)
+        clsnet.POS_WEIGHT = positive_weights(datasets.train)
+    return datasets
 
 
 def resolve_epochs(solver: CfgNode, num_images: int) -> None:
-    """``EPOCHS``, ``WARMUP_EPOCHS`` and ``STEP_EPOCHS``, where they are given, set their likes in iterations."""
+    """Sets ``MAX_ITER``, ``WARMUP_ITERS`` and ``STEPS`` from their counterparts in epochs, where these are given."""
 
     def count(epochs: int) -> int:
         return iterations(epochs, num_images, solver.IMS_PER_BATCH)
@@ -121,7 +180,7 @@ def resolve_epochs(solver: CfgNode, num_images: int) -> None:
         solver.STEPS = tuple(map(count, solver.STEP_EPOCHS))
 
 
-def positive_weights(datasets: list[Dataset]) -> list[float]:
+def positive_weights(datasets: Sequence[Dataset]) -> list[float]:
     """Negatives / positives of each class over multi-label sets; 1.0 for a class without a positive, with a warning."""
     positives = sum((label_counts(dataset.records) for dataset in datasets), Counter())
     total = sum(len(dataset.records) for dataset in datasets)
@@ -129,7 +188,7 @@ def positive_weights(datasets: list[Dataset]) -> list[float]:
     missing = [name for label, name in enumerate(classes) if not positives[label]]
     if missing:
         _logger.warning("no training image has the classes %s; their POS_WEIGHT is 1.0", missing)
-    # A class that every image has would get 0, which is no weight: half a negative keeps it above.
+    # A class that every image has would get the weight 0; half a negative keeps it above.
     weights = [
         round(max(total - positives[label], 0.5) / positives[label], 4) if positives[label] else 1.0
         for label in range(len(classes))

@@ -1,16 +1,17 @@
-"""A loss that is not finite: the run stops before anything is saved, and says where to look."""
+"""The arithmetic of one iteration, for both trainers, and the check that its loss is finite."""
 
 import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from inspect import signature
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
@@ -19,52 +20,56 @@ from imgcls.checkpoint import read_tag
 from imgcls.data.sampler import derive_seed
 from imgcls.errors import UserError
 
+# Whether buffers are sent at every forward pass; torch 2.13 renamed the option.
+_NAMES = signature(DistributedDataParallel).parameters
+_SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers"
+
 
 class NonFiniteLossError(UserError, FloatingPointError):
     """A loss is infinite or not a number."""
 
 
 class FiniteCheck:
-    """Looks at the losses of every batch.
+    """Stops a run whose loss is not finite.
 
-    On a CPU it does so before the weights see them. A GPU is not waited for: there ``check`` looks at all that came
-    since the last time.
+    On a CPU each loss is checked before the weights are updated. On a GPU that would wait for the device in every
+    iteration, so the losses are collected until ``check`` is called.
 
     Args:
         device_type: of the losses.
-        run_folder: its last checkpoint is named.
+        run_folder: the message names its last checkpoint.
     """
 
     def __init__(self, device_type: str, run_folder: str):
         self.at_once = device_type == "cpu"
         self.run_folder = run_folder
-        self._unseen: list[tuple[Mapping[str, Tensor], list[Any], int, float]] = []
+        self._unchecked: list[tuple[Mapping[str, Tensor], list[Any], int, float]] = []
 
     def add(self, losses: Mapping[str, Tensor], batch: Any, iteration: int, lr: float) -> None:
-        """Takes in the losses of one batch.
+        """Adds the losses of one batch.
 
         Raises:
             FloatingPointError: as ``check``.
         """
         losses = {name: loss.detach() for name, loss in losses.items()}
-        self._unseen.append((losses, _image_ids(batch), iteration, lr))
+        self._unchecked.append((losses, _image_ids(batch), iteration, lr))
         if self.at_once:
             self.check()
 
     def check(self) -> None:
-        """Looks at every loss that was not looked at yet.
+        """Checks all losses added since the last call.
 
         Raises:
-            FloatingPointError: one of them is not finite; names the iteration, each part, the learning rate, the
+            FloatingPointError: a loss is not finite; the message has the iteration, each loss, the learning rate, the
                 images and the last good checkpoint.
         """
-        if not self._unseen:
+        if not self._unchecked:
             return
-        finite = torch.stack([sum(losses.values()).isfinite() for losses, *_ in self._unseen]).tolist()
-        seen, self._unseen = self._unseen, []
+        finite = torch.stack([sum(losses.values()).isfinite() for losses, *_ in self._unchecked]).tolist()
+        checked, self._unchecked = self._unchecked, []
         if all(finite):
             return
-        losses, image_ids, iteration, lr = seen[finite.index(False)]
+        losses, image_ids, iteration, lr = checked[finite.index(False)]
         values = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
         raise NonFiniteLossError(
             f"the loss is not finite at iteration {iteration} ({values}; learning rate {lr:g}; image ids "
@@ -85,10 +90,10 @@ def _last_checkpoint(run_folder: str) -> str:
 
 
 class TrainStep:
-    """Forward, backward and one step of the optimizer, in as many parts and in the precision that are asked for.
+    """Forward, backward and one optimizer step, with gradient accumulation, mixed precision and averaged weights.
 
     Random numbers that the model draws (dropout) are derived from the seed and the number of the forward pass, so that
-    a resumed run draws what it would have drawn.
+    a resumed run draws the same ones as an uninterrupted run.
 
     Args:
         model: returns a dict of losses in training mode; may be wrapped for distributed training.
@@ -97,10 +102,10 @@ class TrainStep:
         precision: of autocast, or None for none. ``torch.float16`` comes with a gradient scaler.
         ema: updated after every step.
         seed: of the model's random numbers.
-        run_folder: its last checkpoint is named when the loss is not finite.
+        run_folder: the message on a loss that is not finite names its last checkpoint.
 
     Attributes:
-        finite: to be settled before anything is saved.
+        finite: to be checked before anything is saved.
     """
 
     def __init__(
@@ -128,21 +133,21 @@ class TrainStep:
         """Trains on the next ``accum_steps`` batches.
 
         Returns:
-            The losses (scalars, detached, means over the batches) and the seconds that were spent waiting for data.
+            The losses (scalars, detached, means over the batches) and the seconds spent waiting for data.
 
         Raises:
-            FloatingPointError: a loss is not finite (on a CPU; ``finite.check`` tells of a GPU's). The weights are as
-                they were before.
+            FloatingPointError: a loss is not finite (on a CPU; on a GPU ``finite.check`` raises). The weights are
+                unchanged.
         """
         self.optimizer.zero_grad()
-        waited, parts = 0.0, []
+        data_time, parts = 0.0, []
         for number in range(self.accum_steps):
             start = time.perf_counter()
             batch = next(batches)
-            waited += time.perf_counter() - start
-            # After the batch: to begin with, a loader draws from the same generator.
+            data_time += time.perf_counter() - start
+            # After the batch: a loader that is started draws from the same generator.
             seed_model(self.seed, iteration * self.accum_steps + number)
-            # Gradients of the processes are averaged once, with those of the last batch.
+            # Gradients are averaged over the ranks once, with those of the last batch.
             with self._synchronised(number == self.accum_steps - 1):
                 losses = self._forward(batch)
                 self.finite.add(losses, batch, iteration, self.optimizer.param_groups[0]["lr"])
@@ -153,7 +158,7 @@ class TrainStep:
         self.scaler.update()
         if self.ema is not None:
             self.ema.update_parameters(unwrap(self.model))
-        return {name: sum(part[name] for part in parts) / self.accum_steps for name in parts[0]}, waited
+        return {name: sum(part[name] for part in parts) / self.accum_steps for name in parts[0]}, data_time
 
     def _forward(self, batch: Any) -> Mapping[str, Tensor]:
         with torch.autocast(self.device_type, self.precision, enabled=self.precision is not None):
@@ -179,8 +184,8 @@ def build_step(cfg: CfgNode, model: nn.Module, optimizer: Optimizer, ema: Averag
 
 
 def seed_model(seed: int, number: int) -> None:
-    """Seeds all that a model may draw from in its forward pass of a number; another seed on every process."""
-    # Below zero, where no sample of the data has its seed.
+    """Seeds every generator that a model may use in a forward pass; each rank and each pass has its own seed."""
+    # Negative seeds: the samples of the data use those from 0.
     derived = derive_seed(-1 - seed, number * comm.get_world_size() + comm.get_rank())
     torch.manual_seed(derived)
     np.random.seed(derived % 2**32)
@@ -190,3 +195,25 @@ def seed_model(seed: int, number: int) -> None:
 def unwrap(model: nn.Module) -> nn.Module:
     """The model inside a wrapper for distributed training."""
     return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def wrap_ddp(model: nn.Module) -> nn.Module:
+    """The model wrapped in DDP, without sending buffers at every forward pass; itself on one process.
+
+    Raises:
+        ValueError: a norm that works on GPUs only.
+    """
+    if comm.get_world_size() == 1:
+        return model
+    device = next(model.parameters()).device
+    if device.type == "cpu" and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+        raise UserError("MODEL.MNET.NORM 'SyncBN' works on GPUs only; on CPU processes set it to 'naiveSyncBN'")
+    ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=ids, **{_SYNC_BUFFERS: False})
+
+
+def broadcast_buffers(model: nn.Module) -> None:
+    """Gives all ranks the buffers of rank 0: BN statistics drift apart, as training never synchronises them."""
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            distributed.broadcast(buffer, 0)

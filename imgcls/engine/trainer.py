@@ -1,175 +1,201 @@
-"""detectron2's DefaultTrainer, for classification, in a run that survives being killed."""
+"""detectron2's DefaultTrainer for classification, in a run that survives being killed."""
 
-import logging
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, hooks
+from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
-from torch import nn
+from torch import Tensor, nn
 
-from imgcls.data import ClsLoader, build_test_loader, build_train_loader
+from imgcls.checkpoint import RunCheckpointer
+from imgcls.data import ClsLoader, build_test_loader, build_train_loader, get_dataset
+from imgcls.data.dataset import Dataset, Datasets
 from imgcls.engine import build
-from imgcls.engine.build import broadcast_buffers, evaluate_with_ema, wrap_ddp
-from imgcls.engine.hooks import Evaluate, PreciseBN, ReadScalars, SaveCheckpoints, WriteLines
-from imgcls.engine.preempt import EXIT_CODE, Preemption
-from imgcls.engine.run_state import BestTracker, RunLog
-from imgcls.engine.scalars import Scalars
-from imgcls.engine.step import TrainStep, build_step
-from imgcls.solver import apply_schedule, build_ema, read_options
-
-_logger = logging.getLogger(__name__)
+from imgcls.engine.evaluate import call_with, evaluate_datasets, evaluate_with_ema, read_run_datasets
+from imgcls.engine.loop import Loop, LoopFace, Plan
+from imgcls.engine.run_state import RunState
+from imgcls.engine.step import broadcast_buffers
 
 
 class Trainer(DefaultTrainer):
     """Trains a ``ClsNet`` with our loaders, evaluators and checkpoints, and any other model with detectron2's.
 
+    The loop evaluates, saves, logs and steps the schedule; hooks are for what a user adds.
+
+    Args:
+        cfg: checked, with everything resolved (``engine.setup``).
+        datasets: the sets of ``DATASETS``, for a classifier; None reads them.
+        allow_pickle: whether ``MODEL.WEIGHTS`` may be a file that can run code.
+
     Attributes:
-        best: the best evaluation so far.
+        datasets: what is trained and tested on; None for a detector.
+        run_state: all that is saved and resumed.
     """
 
-    def __init__(self, cfg: CfgNode):
+    def __init__(self, cfg: CfgNode, datasets: Datasets | None = None, allow_pickle: bool = False):
         # Not DefaultTrainer's own: it wraps a model for GPUs only, and its step knows no accumulation.
         TrainerBase.__init__(self)
         self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        self.datasets = datasets or read_run_datasets(cfg)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
-        ema = build_ema(cfg, model)
-        wrapped = wrap_ddp(model)
-        self._trainer = _StepTrainer(
-            wrapped, self.build_train_loader(cfg), optimizer, build_step(cfg, wrapped, optimizer, ema)
+        scheduler = self.build_lr_scheduler(cfg, optimizer)
+        classes = self.datasets.classes if self.datasets else ()
+        build_checkpointer = partial(
+            call_with, self.build_checkpointer, cfg, classes=classes, allow_pickle=allow_pickle
         )
-        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.best = BestTracker(cfg.TEST.BEST_METRIC, cfg.TEST.PATIENCE)
-        self._log = RunLog(cfg.OUTPUT_DIR, cfg.SOLVER.LOG_PERIOD)
-        parts = build.checkpointables(optimizer, self.scheduler, self._trainer.step, self.best, self._log)
-        self.checkpointer = self.build_checkpointer(cfg, wrapped, **parts)
+        self.run_state = RunState(cfg, model, optimizer, scheduler, build_checkpointer)
+        self.scheduler, self.checkpointer = scheduler, self.run_state.checkpointer
+        self._trainer = _StepTrainer(self.run_state, self._build_train_loader(cfg))
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
-        self._last_eval_results = OrderedDict()
+        self._last_eval_results: OrderedDict = OrderedDict()
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list[HookBase]:
-        """detectron2's timer, schedule and writers, and our evaluation and checkpoints."""
-        cfg = self.cfg
-        built = [hooks.IterationTimer(), hooks.LRScheduler()]
-        periods = (cfg.SOLVER.LOG_PERIOD, cfg.TEST.EVAL_PERIOD, cfg.SOLVER.CHECKPOINT_PERIOD)
-        built.append(ReadScalars(periods, self._read_scalars))
-        if cfg.TEST.PRECISE_BN.ENABLED and hooks.get_bn_modules(self.model):
-            loader, count = self.build_train_loader(cfg), cfg.TEST.PRECISE_BN.NUM_ITER
-            built.append(PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, count))
-        built.append(Evaluate(cfg.TEST.EVAL_PERIOD, self._evaluate))
-        if comm.is_main_process():
-            built.append(WriteLines(self.build_writers(), period=cfg.SOLVER.LOG_PERIOD))
-            built.append(SaveCheckpoints(cfg.SOLVER.CHECKPOINT_PERIOD))
-        return built
+        """None: timing, schedule, evaluation, writers and checkpoints are the loop's. A subclass may add its own."""
+        return []
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Loads ``MODEL.WEIGHTS``, or with ``resume`` the last checkpoint, and goes on with the data behind it."""
-        options, base_lrs = read_options(self.optimizer), self.scheduler.base_lrs
-        rest = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        """Loads ``MODEL.WEIGHTS``, or with ``resume`` resumes the last checkpoint in ``OUTPUT_DIR`` if there is one."""
         if not resume:
-            return
-        apply_schedule(self.optimizer, self.scheduler, options, base_lrs)
-        # The checkpoint names the iteration that was just finished.
-        self.iter = rest["iteration"]
-        self.start_iter = self.iter + 1
-        # A subclass may train on a loader of its own.
-        if isinstance(self.data_loader, ClsLoader):
-            self.data_loader.start_at(self.start_iter)
+            self.run_state.load()
+        elif self.run_state.resume():
+            self.start_iter = self.run_state.first
+            self.iter = self.start_iter - 1
+            if isinstance(self.data_loader, ClsLoader):  # a subclass may train on a loader of its own
+                self.data_loader.start_at(self.start_iter)
 
     def train(self) -> OrderedDict:
-        """Trains to the end, or until patience is, and gives the results of the last evaluation (first process).
+        """Trains to the end or until patience runs out, and returns the last results (main process).
 
         Raises:
             SystemExit: with ``preempt.EXIT_CODE``, after SIGTERM or SIGUSR1 and a checkpoint.
-            FloatingPointError: the loss is not finite.
+            FloatingPointError: a loss is not finite.
         """
-        if self.start_iter >= self.max_iter or self.best.stop:
-            _logger.info("nothing is left to train: this run ended at iteration %d", self.start_iter - 1)
-            return self._last_eval_results
-        _logger.info("training iterations %d to %d", self.start_iter, self.max_iter - 1)
-        with Preemption() as preemption, EventStorage(self.start_iter) as self.storage:
-            self._log.start(self.storage)
-            self.before_train()
-            try:
-                for iteration in range(self.start_iter, self.max_iter):
-                    self.iter = iteration
-                    self.before_step()
-                    self.run_step()
-                    self.after_step()
-                    if self.best.stop:
-                        break
-                    if preemption.requested() and self.iter + 1 < self.max_iter:
-                        self._leave()
-                self.iter += 1
-            finally:
-                self.after_train()
-        if self.cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
-            verify_results(self.cfg, self._last_eval_results)
-        return self._last_eval_results
+        cfg = self.cfg
+        plan = Plan(
+            last=self.max_iter - 1,
+            log_period=cfg.SOLVER.LOG_PERIOD,
+            eval_period=cfg.TEST.EVAL_PERIOD,
+            save_period=cfg.SOLVER.CHECKPOINT_PERIOD,
+            evaluates=bool(cfg.DATASETS.TEST),
+        )
+        writers = self.build_writers() if comm.is_main_process() else ()
+        loop = Loop(
+            self.run_state, plan, run_step=self._run_step, evaluate=self._evaluate, face=_Hooks(self), writers=writers
+        )
+        results = loop.run()
+        if cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
+            verify_results(cfg, results)
+        return results
 
-    def save(self, name: str, tag: bool = True) -> None:
-        """Writes a checkpoint of the iteration that was just finished; ``tag`` makes it the one to resume from."""
-        self.checkpointer.save(name, tag=tag, iteration=self.iter)
-
-    def _read_scalars(self) -> None:
-        self._trainer.step.finite.check()
-        self._trainer.scalars.read(self.storage)
-
-    def _leave(self) -> None:
-        self._read_scalars()
-        if comm.is_main_process():
-            self.save(f"model_{self.iter:07d}")
-        comm.synchronize()
-        raise SystemExit(EXIT_CODE)
+    def _run_step(self, iteration: int) -> tuple[Mapping[str, Tensor], float] | None:
+        self._trainer.outcome = None
+        self.run_step()
+        return self._trainer.outcome
 
     def _evaluate(self) -> OrderedDict:
-        self._last_eval_results = evaluate_with_ema(type(self), self.cfg, self.model, self._trainer.step.ema)
+        run = self.run_state
+        self._last_eval_results = evaluate_with_ema(type(self), self.cfg, self.model, run.ema, self.datasets)
         return self._last_eval_results
 
-    @classmethod
-    def build_checkpointer(cls, cfg: CfgNode, model: nn.Module, **checkpointables: Any) -> DetectionCheckpointer:
-        return build.build_checkpointer(cfg, model, **checkpointables)
+    def _build_train_loader(self, cfg: CfgNode) -> Any:
+        return call_with(self.build_train_loader, cfg, datasets=self.datasets)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> Any:
+    def build_checkpointer(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        classes: Sequence[str] = (),
+        allow_pickle: bool = False,
+        **checkpointables: Any,
+    ) -> RunCheckpointer:
+        """See ``engine.build.build_checkpointer``."""
+        return build.build_checkpointer(cfg, model, classes, allow_pickle, **checkpointables)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode, datasets: Datasets | None = None) -> Any:
+        """Ours for a classifier, detectron2's with the batch of one accumulation step otherwise."""
         if build.is_classifier(cfg):
-            return build_train_loader(cfg)
-        part = cfg.clone()
-        part.defrost()
-        part.SOLVER.IMS_PER_BATCH //= cfg.SOLVER.ACCUM_STEPS
-        return super().build_train_loader(part)
+            return build_train_loader(cfg, (datasets or read_run_datasets(cfg)).train)
+        accumulated = cfg.clone()
+        accumulated.defrost()
+        accumulated.SOLVER.IMS_PER_BATCH //= cfg.SOLVER.ACCUM_STEPS
+        return super().build_train_loader(accumulated)
 
     @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
-        if build.is_classifier(cfg):
-            return build_test_loader(cfg, dataset_name)
-        return super().build_test_loader(cfg, dataset_name)
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str, dataset: Dataset | None = None) -> Any:
+        """Ours for a classifier, detectron2's otherwise; without ``dataset`` the set is read."""
+        if not build.is_classifier(cfg):
+            return super().build_test_loader(cfg, dataset_name)
+        if dataset is None:
+            dataset = get_dataset(dataset_name, get_dataset(cfg.DATASETS.TRAIN[0]).classes)
+        return build_test_loader(cfg, dataset)
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
-        return build.build_evaluator(cfg, dataset_name, output_folder)
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None, classes: Sequence[str] = ()
+    ) -> DatasetEvaluator:
+        """See ``engine.build.build_evaluator``."""
+        return build.build_evaluator(cfg, dataset_name, output_folder, classes)
 
     @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> OrderedDict:
+    def test(
+        cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None, datasets: Datasets | None = None
+    ) -> OrderedDict:
         """Evaluates on every set of ``DATASETS.TEST``, with the same weights and statistics on all ranks."""
         broadcast_buffers(model)
-        return super().test(cfg, model, evaluators)
+        if not build.is_classifier(cfg):
+            return super().test(cfg, model, evaluators)
+        datasets = datasets or read_run_datasets(cfg)
+        evaluators = [evaluators] if isinstance(evaluators, DatasetEvaluator) else evaluators
+        return evaluate_datasets(cls, cfg, model, datasets, evaluators)
 
 
 class _StepTrainer(SimpleTrainer):
-    """detectron2's loop body around our step."""
+    """Our step where detectron2's trainers have their loop body."""
 
-    def __init__(self, model: nn.Module, loader: Any, optimizer: Any, step: TrainStep):
-        super().__init__(model, loader, optimizer)
-        self.step = step
-        self.scalars = Scalars()
+    def __init__(self, run: RunState, loader: Any):
+        super().__init__(run.wrapped, loader, run.optimizer)
+        self.step = run.step
+        self.outcome: tuple[Mapping[str, Tensor], float] | None = None
 
     def run_step(self) -> None:
-        losses, waited = self.step(self._data_loader_iter, self.iter)
-        self.scalars.add(self.iter, losses, {}, data_time=waited)
+        self.outcome = self.step(self._data_loader_iter, self.iter)
+
+
+class _Hooks(LoopFace):
+    """Calls the hooks that a user registered, as detectron2's loop does."""
+
+    def __init__(self, trainer: Trainer):
+        self.trainer = trainer
+        cfg, model = trainer.cfg, trainer.model
+        enabled = cfg.TEST.PRECISE_BN.ENABLED
+        self.precise_bn = build.build_precise_bn(cfg, model, trainer._build_train_loader(cfg) if enabled else None)
+
+    def start(self, storage: EventStorage) -> None:
+        self.trainer.storage = storage
+        self.trainer.before_train()
+
+    def before_step(self, iteration: int) -> None:
+        self.trainer.iter = iteration
+        self.trainer.before_step()
+
+    def after_step(self, iteration: int) -> None:
+        self.trainer.after_step()
+
+    def before_save(self, iteration: int) -> None:
+        if self.precise_bn is not None:
+            self.precise_bn.update(iteration)
+
+    def end(self) -> None:
+        if self.trainer.iter == self.trainer.max_iter - 1:
+            self.trainer.iter += 1  # as detectron2's loop leaves it
+        self.trainer.after_train()

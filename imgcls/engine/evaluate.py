@@ -1,0 +1,146 @@
+"""Evaluation of weights, of their average, and of a checkpoint without training."""
+
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Any
+
+from detectron2.config import CfgNode
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format, verify_results
+from detectron2.utils import comm
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from imgcls.data.catalog import read_datasets
+from imgcls.data.dataset import Datasets
+from imgcls.engine.build import is_classifier
+from imgcls.errors import UserError
+from imgcls.solver import build_ema
+
+if TYPE_CHECKING:
+    from imgcls.engine.trainer import Trainer
+
+_logger = logging.getLogger(__name__)
+
+
+def read_run_datasets(cfg: CfgNode) -> Datasets | None:
+    """The sets of ``DATASETS`` for a classifier; None for a detector, whose sets detectron2 reads."""
+    return read_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) if is_classifier(cfg) else None
+
+
+def evaluate_datasets(
+    trainer: type["Trainer"],
+    cfg: CfgNode,
+    model: nn.Module,
+    datasets: Datasets,
+    evaluators: Sequence[DatasetEvaluator] | None = None,
+) -> OrderedDict:
+    """Evaluates a classifier on every test set.
+
+    Args:
+        trainer: its ``build_test_loader`` and ``build_evaluator`` are used.
+        cfg: of the run.
+        model: to evaluate.
+        datasets: of the run.
+        evaluators: one for each test set; None builds them.
+
+    Returns:
+        Results by test set, or those of the only one; empty on all ranks but the main process.
+    """
+    results = OrderedDict()
+    for index, dataset in enumerate(datasets.test):
+        loader = call_with(trainer.build_test_loader, cfg, dataset.name, dataset=dataset)
+        if evaluators is None:
+            evaluator = call_with(trainer.build_evaluator, cfg, dataset.name, classes=dataset.classes)
+        else:
+            evaluator = evaluators[index]
+        results[dataset.name] = inference_on_dataset(model, loader, evaluator)
+        if comm.is_main_process():
+            _logger.info("Evaluation results for %s in csv format:", dataset.name)
+            print_csv_format(results[dataset.name])
+    return next(iter(results.values())) if len(results) == 1 else results
+
+
+def evaluate_with_ema(
+    trainer: type["Trainer"], cfg: CfgNode, model: nn.Module, ema: AveragedModel | None, datasets: Datasets | None
+) -> OrderedDict:
+    """Evaluates a model and, where there is one, the average of its weights, whose results are under ``"ema"``.
+
+    Args:
+        trainer: its ``test`` and ``build_evaluator`` are used.
+        cfg: of the run.
+        model: to evaluate.
+        ema: the average of its weights, or None.
+        datasets: of the run; None for a detector.
+
+    Returns:
+        What the evaluators give, on the main process; empty on the others.
+    """
+    results = call_with(trainer.test, cfg, model, datasets=datasets)
+    if ema is not None:
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference", "ema")
+        classes = datasets.classes if datasets else ()
+        evaluators = [
+            call_with(trainer.build_evaluator, cfg, name, folder, classes=classes) for name in cfg.DATASETS.TEST
+        ]
+        averaged = call_with(trainer.test, cfg, ema.module, evaluators, datasets=datasets)
+        if averaged:
+            results["ema"] = averaged
+    return results
+
+
+def evaluate(
+    trainer: type["Trainer"],
+    cfg: CfgNode,
+    datasets: Datasets | None = None,
+    resume: bool = False,
+    allow_pickle: bool = False,
+) -> OrderedDict:
+    """Evaluates ``MODEL.WEIGHTS``, or with ``resume`` the last checkpoint, on every set of ``DATASETS.TEST``.
+
+    Args:
+        trainer: builds the model, its checkpointer and the evaluators.
+        cfg: of the run.
+        datasets: of the run; None reads them.
+        resume: take the last checkpoint in ``OUTPUT_DIR``.
+        allow_pickle: whether a file that can run code may be read.
+
+    Returns:
+        As ``evaluate_with_ema``.
+
+    Raises:
+        ValueError: no weights are named, or ``SOLVER.EMA_DECAY`` asks for averaged ones that are not in the file.
+    """
+    datasets = datasets or read_run_datasets(cfg)
+    model = trainer.build_model(cfg)
+    ema = build_ema(cfg, model)
+    classes = datasets.classes if datasets else ()
+    checkpointer = call_with(trainer.build_checkpointer, cfg, model, classes=classes, allow_pickle=allow_pickle)
+    if not (cfg.MODEL.WEIGHTS or (resume and checkpointer.has_checkpoint())):
+        raise UserError(
+            "evaluation without weights would score random numbers: set MODEL.WEIGHTS to a checkpoint, or resume a "
+            f"run (in OUTPUT_DIR {cfg.OUTPUT_DIR} there is {'none' if resume else 'perhaps one: add --resume'})"
+        )
+    rest = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    if ema is not None:
+        if "ema" not in rest:
+            raise UserError(
+                f"{checkpointer.source} has no averaged weights; set SOLVER.EMA_DECAY 0.0 to evaluate it without"
+            )
+        ema.load_state_dict(rest["ema"])
+    results = evaluate_with_ema(trainer, cfg, model, ema, datasets)
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results
+
+
+def call_with(function: Callable[..., Any], *args: Any, **extra: Any) -> Any:
+    """Calls a method that a user may have overridden, with those of our keyword arguments that it takes.
+
+    An override that was written for detectron2's ``DefaultTrainer`` has only its arguments.
+    """
+    parameters = signature(function).parameters
+    takes_all = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values())
+    return function(*args, **{name: value for name, value in extra.items() if takes_all or name in parameters})

@@ -1,0 +1,250 @@
+"""The one order of an iteration, for both trainers.
+
+step -> read scalars -> save -> evaluate -> best -> write the line -> model_best -> patience, end or preemption
+
+A checkpoint is written before anything that can fail: an evaluation that meets a damaged image or a full disk costs no
+trained iteration. The checkpoint notes what was still pending in its iteration (``"pending"``), and a resumed run does
+that first, so that it ends with the same bits as an uninterrupted run.
+"""
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+from detectron2.engine.hooks import LRScheduler
+from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage, EventWriter
+from torch import Tensor
+
+from imgcls.engine.preempt import EXIT_CODE, Preemption
+from imgcls.engine.run_state import RunState
+from imgcls.engine.scalars import Row, Scalars
+
+WRITE, SAVE, EVALUATE = "write", "save", "evaluate"
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is due after which iteration. It is the same on all ranks.
+
+    Attributes:
+        last: the last iteration of the run.
+        log_period: iterations between two lines of metrics.json.
+        eval_period: iterations between two evaluations, 0 for none but the last.
+        save_period: iterations between two checkpoints, 0 for none but those before an evaluation and at the end.
+        evaluates: whether there is a test set.
+        epoch_ends: whether an epoch ends with an iteration; every epoch is then saved, and evaluated unless
+            ``eval_period`` is given. None ignores epochs.
+    """
+
+    last: int
+    log_period: int
+    eval_period: int
+    save_period: int
+    evaluates: bool
+    epoch_ends: Callable[[int], bool] | None = None
+
+    def due(self, iteration: int) -> set[str]:
+        """Of ``WRITE``, ``SAVE`` and ``EVALUATE``, those due after an iteration. An evaluation is always saved first."""
+        ends = iteration == self.last
+        epoch_ends = self.epoch_ends is not None and self.epoch_ends(iteration)
+        due = set()
+        if ends or _divides(self.log_period, iteration + 1):
+            due.add(WRITE)
+        if self.evaluates and (ends or _divides(self.eval_period, iteration + 1, otherwise=epoch_ends)):
+            due |= {EVALUATE, SAVE}
+        if not ends and (epoch_ends or _divides(self.save_period, iteration + 1)):
+            due.add(SAVE)  # the last iteration is saved as model_final
+        return due
+
+
+class LoopFace:
+    """What a trainer adds to the loop: its hooks and what it prints. Every method may be left as it is."""
+
+    def start(self, storage: EventStorage) -> None:
+        """Called once before the first iteration."""
+
+    def before_step(self, iteration: int) -> None:
+        """Called before an iteration."""
+
+    def after_step(self, iteration: int) -> None:
+        """Called after the arithmetic of an iteration, before anything is saved."""
+
+    def scalars(self) -> Mapping[str, Tensor]:
+        """Further scalars of the iteration that was just finished."""
+        return {}
+
+    def before_save(self, iteration: int) -> None:
+        """Called before the checkpoint that precedes an evaluation; may change the weights' statistics."""
+
+    def read(self, rows: Sequence[Row]) -> None:
+        """Gets the scalars of the iterations since the last call, on all ranks."""
+
+    def line(self, iteration: int) -> None:
+        """Called on the main process before a line is written."""
+
+    def saved(self, path: str) -> None:
+        """Called on the main process after the checkpoint to resume from has changed."""
+
+    def end(self) -> None:
+        """Called once at the end, also after an exception."""
+
+
+class Loop:
+    """Trains from ``first`` to the last iteration of a plan.
+
+    Args:
+        run: all that is saved and resumed.
+        plan: what is due when.
+        run_step: trains one iteration; returns losses (scalars by name) and the seconds spent waiting for data.
+        evaluate: returns nested results on the main process; called on all ranks.
+        face: what the trainer adds.
+        writers: of the scalars, used on the main process.
+    """
+
+    def __init__(
+        self,
+        run: RunState,
+        plan: Plan,
+        *,
+        run_step: Callable[[int], tuple[Mapping[str, Tensor], float] | None],
+        evaluate: Callable[[], OrderedDict],
+        face: LoopFace,
+        writers: Iterable[EventWriter] = (),
+    ):
+        self.run_state = run
+        self.plan = plan
+        self.run_step = run_step
+        self.evaluate = evaluate
+        self.face = face
+        self.writers = list(writers)
+        self.results: OrderedDict = OrderedDict()
+        self._scalars = Scalars()
+        self._busy = 0.0  # seconds spent on anything but training
+
+    def run(self) -> OrderedDict:
+        """Trains, and returns the results of the last evaluation (main process).
+
+        Raises:
+            SystemExit: with ``EXIT_CODE``, after SIGTERM or SIGUSR1 and a checkpoint.
+            FloatingPointError: a loss is not finite.
+        """
+        run, first = self.run_state, self.run_state.first
+        if not run.pending and (first > self.plan.last or run.best.stop):
+            _logger.info("nothing is left to train: this run ended at iteration %d", first - 1)
+            return self.results
+        with Preemption() as preemption, EventStorage(first) as storage:
+            self._storage = storage
+            run.log.start(storage)
+            self.face.start(storage)
+            begin = time.perf_counter()
+            try:
+                if run.pending:
+                    _logger.info("iteration %d: %s comes first", first - 1, " and ".join(sorted(run.pending)))
+                    storage.iter = first - 1
+                    self._finish(first - 1, set(run.pending))
+                if first <= self.plan.last and not run.best.stop:
+                    _logger.info("training iterations %d to %d", first, self.plan.last)
+                    self._train(first, preemption)
+            finally:
+                self.face.end()
+                self._close_writers()
+            seconds = time.perf_counter() - begin
+            _logger.info(
+                "Total training time: %s (%s on evaluation and checkpoints)",
+                timedelta(seconds=round(seconds)),
+                timedelta(seconds=round(self._busy)),
+            )
+        return self.results
+
+    def _train(self, first: int, preemption: Preemption) -> None:
+        for iteration in range(first, self.plan.last + 1):
+            self._step(iteration)
+            due = self.plan.due(iteration)
+            leaves = preemption.requested(check_other_ranks=bool(due))
+            if due or leaves:
+                self._read()
+                begin = time.perf_counter()
+                self._conclude(iteration, due, leaves)
+                self._busy += time.perf_counter() - begin
+            if self.run_state.best.stop:
+                return
+
+    def _step(self, iteration: int) -> None:
+        self._storage.iter = iteration
+        self.face.before_step(iteration)
+        start = time.perf_counter()
+        outcome = self.run_step(iteration)
+        optimizer = self.run_state.optimizer
+        lr = optimizer.param_groups[LRScheduler.get_best_param_group_id(optimizer)]["lr"]
+        self._storage.put_scalar("lr", lr, smoothing_hint=False)
+        self.run_state.scheduler.step()
+        if outcome is not None:  # a user's own step may report nothing
+            losses, data_time = outcome
+            seconds = time.perf_counter() - start
+            self._scalars.add(iteration, losses, self.face.scalars(), time=seconds, data_time=data_time)
+        self.face.after_step(iteration)
+
+    def _read(self) -> None:
+        begin = time.perf_counter()
+        self.run_state.step.finite.check()
+        self.face.read(self._scalars.read(self._storage, begin))
+
+    def _conclude(self, iteration: int, due: set[str], leaves: bool) -> None:
+        """Saves and evaluates what is due, or saves and leaves."""
+        pending = due - {SAVE}
+        if EVALUATE in due:
+            self.face.before_save(iteration)
+        leaves = leaves and (iteration < self.plan.last or EVALUATE in due)
+        if SAVE in due or leaves:
+            self._save(f"model_{iteration:07d}", iteration, pending)
+        if leaves:
+            comm.synchronize()  # until the checkpoint is complete
+            raise SystemExit(EXIT_CODE)
+        self._finish(iteration, pending)
+
+    def _finish(self, iteration: int, due: set[str]) -> None:
+        """What comes after the checkpoint of an iteration: the results, the line, and the checkpoints of the results."""
+        best = self.run_state.best
+        if EVALUATE in due:
+            self.results = self.evaluate()
+            # All ranks must come to the same decision, so all get the numbers of the main process.
+            flat = comm.all_gather(flatten_results_dict(self.results or {}))[0]
+            self._storage.put_scalars(**flat, smoothing_hint=False)
+            best.update(flat, iteration)
+        ends = iteration == self.plan.last or best.stop
+        if WRITE in due or ends:
+            self._write(iteration)
+        if EVALUATE in due and best.iteration == iteration:
+            self._save("model_best", iteration, tag=False)
+        if ends:
+            self._save("model_final", iteration)
+
+    def _write(self, iteration: int) -> None:
+        if comm.is_main_process():
+            self.face.line(iteration)
+            for writer in self.writers:
+                writer.write()
+        self.run_state.log.written = iteration
+
+    def _save(self, name: str, iteration: int, pending: Collection[str] = (), tag: bool = True) -> None:
+        if comm.is_main_process():
+            path = self.run_state.save(name, iteration, sorted(pending), tag=tag)
+            if tag:
+                self.face.saved(path)
+
+    def _close_writers(self) -> None:
+        for writer in self.writers:
+            with suppress(OSError):  # an exception that is on its way counts more
+                writer.close()
+
+
+def _divides(period: int, done: int, otherwise: bool = False) -> bool:
+    return done % period == 0 if period > 0 else otherwise
