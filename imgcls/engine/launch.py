@@ -1,4 +1,4 @@
-"""Joining the processes of a run into one group, alike for all versions of detectron2."""
+"""Starts the processes of a run, on GPUs or a CPU, or joins those that torchrun or Slurm has started."""
 
 import dataclasses
 import logging
@@ -11,11 +11,16 @@ import torch
 from detectron2.utils import comm
 from torch import distributed, multiprocessing
 
+from imgcls.engine.preempt import leave_at_once
 from imgcls.engine.ranks import ProcessRank, find_rank, first_local_rank
 from imgcls.engine.supervise import end_with_parent, supervise
 from imgcls.errors import UserError
 
 _BACKENDS = ("nccl", "gloo")
+# How long a rank waits for another one.
+TIMEOUT = timedelta(minutes=10)
+
+_logger = logging.getLogger(__name__)
 
 
 def choose_backend(device: str, asked: str | None = None) -> str:
@@ -32,78 +37,74 @@ def choose_backend(device: str, asked: str | None = None) -> str:
     return asked or fitting
 
 
-def choose_gpu(place: ProcessRank, here: int) -> int:
+def choose_gpu(rank: ProcessRank, here: int) -> int:
     """The index of a process's own GPU among the ``here`` that it sees.
 
     Raises:
         ValueError: there are not enough.
     """
-    if place.local_world_size <= here:
-        return place.local_rank
-    if here == 1 and place.launcher == "srun":
+    if rank.local_world_size <= here:
+        return rank.local_rank
+    if here == 1 and rank.launcher == "srun":
         return 0  # --gpus-per-task shows every task its own only
     raise UserError(
-        f"{place.local_world_size} processes on this machine (--num-gpus; torchrun: --nproc-per-node; Slurm: "
-        f"--ntasks-per-node) need a GPU each; it has {here}"
+        f"{rank.local_world_size} processes on this machine (--num-gpus or --multiprocessing-distributed; torchrun: "
+        f"--nproc-per-node; Slurm: --ntasks-per-node) need a GPU each; it has {here}"
     )
 
 
-def check_gpus(device: str, place: ProcessRank) -> None:
-    """Looks for the GPU of every process of this machine, before any is started.
+def check_gpus(device: str, rank: ProcessRank) -> None:
+    """Checks that every process of this machine has its GPU, before any is started.
 
     Raises:
-        ValueError: there are not enough, or ``device`` names one that is not there or is for all of several processes.
+        ValueError: there are too few; ``device`` names one that does not exist, or one GPU for several processes.
     """
     if not device.startswith("cuda"):
         return
     here, (_, _, index) = torch.cuda.device_count(), device.partition(":")
-    if index and place.world_size > 1:
+    if index and rank.world_size > 1:
         raise UserError(
-            f"MODEL.DEVICE is {device} for {place.world_size} processes; write cuda, they share the GPUs out"
+            f"MODEL.DEVICE is {device} for {rank.world_size} processes; write cuda: each process gets its own GPU"
         )
     if index and int(index) >= here:
         raise UserError(f"MODEL.DEVICE is {device}; this machine has {here} GPUs, counted from 0")
-    choose_gpu(place, here)
+    choose_gpu(rank, here)
 
 
-def join_group(place: ProcessRank, device: str, backend: str, timeout: timedelta) -> None:
-    """Makes the process group, and detectron2's of the processes of this machine.
+def join_group(rank: ProcessRank, device: str, backend: str, timeout: timedelta) -> None:
+    """Makes the process group, and detectron2's local group of this machine, for all versions of detectron2.
 
     Args:
-        device: ``"cuda"`` gives every process a GPU of its own, as the current one.
-        timeout: for the others to come, and of all collective operations afterwards.
+        rank: of this process.
+        device: ``"cuda"`` makes a GPU of its own the current one of every process.
+        backend: ``"nccl"`` or ``"gloo"``.
+        timeout: of this meeting and of all collective operations afterwards.
 
     Raises:
         ValueError: the processes did not meet.
     """
     if device == "cuda":
-        torch.cuda.set_device(choose_gpu(place, torch.cuda.device_count()))
+        torch.cuda.set_device(choose_gpu(rank, torch.cuda.device_count()))
     try:
         distributed.init_process_group(
-            backend, init_method=place.url, world_size=place.world_size, rank=place.rank, timeout=timeout
+            backend, init_method=rank.url, world_size=rank.world_size, rank=rank.rank, timeout=timeout
         )
     except (distributed.DistError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"rank {place.rank} of {place.world_size} did not meet the others at {place.url}: {reason}; --dist-url "
+            f"rank {rank.rank} of {rank.world_size} did not meet the others at {rank.url}: {reason}; --dist-url "
             "must name a free port of the first machine that all can reach, and all must have been started"
         ) from error
     if hasattr(comm, "create_local_process_group"):
-        comm.create_local_process_group(place.local_world_size)
+        comm.create_local_process_group(rank.local_world_size)
     else:  # 0.6: its launcher does this itself
-        for machine in range(place.num_machines):
-            first = machine * place.local_world_size
-            group = distributed.new_group(range(first, first + place.local_world_size))
-            if first <= place.rank < first + place.local_world_size:
+        for machine in range(rank.num_machines):
+            first = machine * rank.local_world_size
+            group = distributed.new_group(range(first, first + rank.local_world_size))
+            if first <= rank.rank < first + rank.local_world_size:
                 comm._LOCAL_PROCESS_GROUP = group
-    # Whoever comes late comes now, not in the first operation of the training.
+    # Wait here for slow ranks rather than in the first operation of the training.
     comm.synchronize()
-
-
-# A process that waits this long for another one gives up.
-TIMEOUT = timedelta(minutes=10)
-
-_logger = logging.getLogger(__name__)
 
 
 def launch(
@@ -124,9 +125,13 @@ def launch(
     on this machine, where it is more than one.
 
     Args:
-        main: a function of a module: spawned processes import it.
+        main: a function of a module, which spawned processes import.
+        args: its argument.
         device: ``MODEL.DEVICE``; each process on ``"cuda"`` gets a GPU of its own. Where there is none, or
-            ``processes`` is 0, it is one process on the CPU.
+            ``processes`` is 0, one process runs on the CPU.
+        processes: on this machine.
+        num_machines: of the run.
+        machine_rank: of this machine, from 0.
         dist_url: ``tcp://HOST:PORT`` where the processes meet; ``"auto"`` finds a free port, on one machine.
         backend: ``"nccl"`` or ``"gloo"``; None chooses by the device.
         timeout: of collective operations.
@@ -139,25 +144,29 @@ def launch(
         ProcessRaisedException, ProcessExitedException, SystemExit: a spawned process failed, see ``supervise``.
     """
     if processes < 0:
-        raise UserError(f"--num-gpus is {processes}; allowed: 0 (one process on the CPU) or more")
+        raise UserError(f"the number of GPUs is {processes}; allowed: 0 (one process on the CPU) or more")
     usable = usable_device(device, processes)
     backend = choose_backend(usable, backend)
-    place = find_rank(os.environ)
-    if place is None:
+    rank = find_rank(os.environ)
+    if rank is None:
         count = max(processes, 1) if usable == device else 1
-        place = first_local_rank(count, num_machines, machine_rank, dist_url)
+        rank = first_local_rank(count, num_machines, machine_rank, dist_url)
     else:
-        _warn_of_other_numbers(place, processes, num_machines)
-    if usable != device and processes > 0 and place.num_machines > 1:
+        _warn_of_other_numbers(rank, processes, num_machines)
+    if usable != device and processes > 0 and rank.num_machines > 1:
         raise UserError(f"MODEL.DEVICE is {device} and this machine has no GPU; set it to cpu, on all machines")
-    check_gpus(usable, place)
-    if place.world_size == 1:
-        return main(args)
+    check_gpus(usable, rank)
+    if rank.world_size == 1:
+        if usable.startswith("cuda:"):
+            torch.cuda.set_device(usable)
+        with leave_at_once():
+            return main(args)
     job = (main, args, usable, backend, timeout)
-    if place.launcher != "spawn" or place.local_world_size == 1:
-        return _run(place, *job)
-    context = multiprocessing.start_processes(_spawned, (place, *job), place.local_world_size, join=False)
-    return supervise(context, place.rank, timeout.total_seconds())
+    if rank.launcher != "spawn" or rank.local_world_size == 1:
+        return _run(rank, *job)
+    with leave_at_once():
+        context = multiprocessing.start_processes(_spawned, (rank, *job), rank.local_world_size, join=False)
+        return supervise(context, rank.rank, timeout.total_seconds())
 
 
 def usable_device(device: str, processes: int) -> str:
@@ -167,29 +176,30 @@ def usable_device(device: str, processes: int) -> str:
     return device
 
 
-def _warn_of_other_numbers(place: ProcessRank, processes: int, num_machines: int) -> None:
-    """1 is what a command line says that says nothing, and 0 chooses the CPU."""
-    same = processes in (0, 1, place.local_world_size) and num_machines in (1, place.num_machines)
-    if not same and place.local_rank == 0:
+def _warn_of_other_numbers(rank: ProcessRank, processes: int, num_machines: int) -> None:
+    """1 is the default and 0 means CPU, so neither conflicts with the launcher."""
+    same = processes in (0, 1, rank.local_world_size) and num_machines in (1, rank.num_machines)
+    if not same and rank.local_rank == 0:
         _logger.warning(
-            "%s decides: %d processes a machine, %d machines; the command line's %d and %d are not used",
-            *(place.launcher, place.local_world_size, place.num_machines, processes, num_machines),
+            "%s started %d processes per machine on %d machines; the %d and %d of the command line are ignored",
+            *(rank.launcher, rank.local_world_size, rank.num_machines, processes, num_machines),
         )
 
 
 def _spawned(index: int, first: ProcessRank, *job: Any) -> None:
-    """What a spawned process does, the ``index``-th of its machine."""
+    """The entry point of the ``index``-th spawned process of a machine."""
     end_with_parent()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // first.local_world_size))
-    _run(dataclasses.replace(first, rank=first.rank + index, local_rank=index), *job)
+    _run(dataclasses.rerank(first, rank=first.rank + index, local_rank=index), *job)
 
 
 def _run(
-    place: ProcessRank, main: Callable[[Any], Any], args: Any, device: str, backend: str, timeout: timedelta
+    rank: ProcessRank, main: Callable[[Any], Any], args: Any, device: str, backend: str, timeout: timedelta
 ) -> Any:
-    join_group(place, device, backend, timeout)
-    result = main(args)
-    # Not after an exception: others may be in the middle of an operation, and this would wait for them.
+    with leave_at_once():
+        join_group(rank, device, backend, timeout)
+        result = main(args)
+    # Not after an exception: other ranks may be in the middle of an operation, and this would wait for them.
     distributed.destroy_process_group()
     return result

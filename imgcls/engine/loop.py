@@ -52,7 +52,7 @@ class Plan:
     epoch_ends: Callable[[int], bool] | None = None
 
     def due(self, iteration: int) -> set[str]:
-        """Of ``WRITE``, ``SAVE`` and ``EVALUATE``, those due after an iteration. An evaluation is always saved first."""
+        """What of ``WRITE``, ``SAVE`` and ``EVALUATE`` is due after an iteration; an evaluation includes a save."""
         ends = iteration == self.last
         epoch_ends = self.epoch_ends is not None and self.epoch_ends(iteration)
         due = set()
@@ -211,7 +211,7 @@ class Loop:
         self._finish(iteration, pending)
 
     def _finish(self, iteration: int, due: set[str]) -> None:
-        """What comes after the checkpoint of an iteration: the results, the line, and the checkpoints of the results."""
+        """What comes after the checkpoint of an iteration: evaluation, line, and the checkpoints of the results."""
         best = self.run_state.best
         if EVALUATE in due:
             self.results = self.evaluate()

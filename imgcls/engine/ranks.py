@@ -1,4 +1,4 @@
-"""Where a process stands among those of a run."""
+"""The rank of a process: given by torchrun or Slurm, or that of the processes we start."""
 
 import re
 import socket
@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 from imgcls.errors import UserError
 
+# A batch script that srun did not start has SLURM_PROCID and SLURM_NTASKS too, but none of these.
+_SET_FOR_SRUN = {"SLURM_STEP_NUM_TASKS", "SLURM_LAUNCH_NODE_IPADDR", "MASTER_ADDR"}
+
 
 @dataclass(frozen=True)
 class ProcessRank:
     """One process among all of a run.
 
     Attributes:
-        url: where all processes meet, an ``init_method`` of torch.distributed.
+        url: the ``init_method`` of torch.distributed.
         launcher: what started the process: ``"torchrun"``, ``"srun"`` or ``"spawn"`` (ours).
     """
 
@@ -36,17 +39,21 @@ class ProcessRank:
 
     @property
     def num_machines(self) -> int:
+        """Machines of the run."""
         return self.world_size // self.local_world_size
 
 
 def first_local_rank(processes: int, num_machines: int, machine_rank: int, dist_url: str) -> ProcessRank:
-    """The first of the processes that we start on this machine.
+    """The rank of the first process that we start on this machine.
 
     Args:
+        processes: on this machine.
+        num_machines: of the run.
+        machine_rank: of this machine, from 0.
         dist_url: ``"auto"`` for a free port of this machine.
 
     Raises:
-        ValueError: a number out of range, or an address that cannot be one.
+        ValueError: a number out of range, or an invalid address.
     """
     if num_machines < 1:
         raise UserError(f"the number of machines is {num_machines}; allowed: 1 or more")
@@ -55,8 +62,8 @@ def first_local_rank(processes: int, num_machines: int, machine_rank: int, dist_
     if dist_url == "auto":
         if num_machines > 1:
             raise UserError(
-                f"--dist-url is auto for {num_machines} machines; give all of them the first one's address and a port "
-                "that is free there: --dist-url tcp://HOST:PORT"
+                f"--dist-url is auto for {num_machines} machines; give all of them the address and a free port of the "
+                "first one: --dist-url tcp://HOST:PORT"
             )
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
     if not re.fullmatch(r"tcp://.+:\d+|file://.+|env://", dist_url):
@@ -70,14 +77,10 @@ def _free_port() -> int:
         return one.getsockname()[1]
 
 
-# A batch script has SLURM_PROCID and SLURM_NTASKS as well, though srun did not start it, but none of these.
-_SET_FOR_SRUN = {"SLURM_STEP_NUM_TASKS", "SLURM_LAUNCH_NODE_IPADDR", "MASTER_ADDR"}
-
-
 def find_rank(env: Mapping[str, str]) -> ProcessRank | None:
-    """Reads what torchrun or srun have put into the environment; None where neither has started this process.
+    """The rank that torchrun or srun has put into the environment; None where neither has started this process.
 
-    torchrun comes first, as it may itself be a task of srun.
+    torchrun takes precedence, as it may itself be a task of srun.
 
     Raises:
         ValueError: variables that are missing or do not fit together.
@@ -100,7 +103,7 @@ def _torchrun(env: Mapping[str, str]) -> ProcessRank:
 def _srun(env: Mapping[str, str]) -> ProcessRank | None:
     world_size = int(_first(env, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"))
     if world_size == 1:
-        return None  # one process on a reserved machine, which may start others
+        return None  # one process on an allocated machine, which may start others
     # "4" or "4(x2)"; nodes that differ are "4,3".
     tasks = _first(env, "SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE")
     even = re.fullmatch(r"(\d+)(\(x\d+\))?", tasks)
@@ -117,7 +120,7 @@ def _srun(env: Mapping[str, str]) -> ProcessRank | None:
 
 
 def _slurm_url(env: Mapping[str, str]) -> str:
-    """On the machine of rank 0, at a port of this step alone, below those that systems hand out."""
+    """An address on the machine of rank 0, with a port that depends on job and step, below the ephemeral ones."""
     # The first node, not where srun was called: that may be a login node.
     host = env.get("MASTER_ADDR") or first_host(_first(env, "SLURM_STEP_NODELIST", "SLURM_LAUNCH_NODE_IPADDR"))
     port = env.get("MASTER_PORT")

@@ -137,7 +137,7 @@ class Progress:
         return self.epoch(iteration + 1) > self.epoch(iteration)
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Adds iterations, with their seconds in all (``"time"``) and those spent waiting for data (``"data_time"``)."""
+        """Adds iterations, with their seconds ``"time"`` and of them ``"data_time"``, spent waiting for data."""
         for row in rows:
             if row.iteration > 0 and self.epoch_ends(row.iteration - 1):
                 self._sums, self.count = {}, 0

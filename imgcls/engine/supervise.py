@@ -1,4 +1,8 @@
-"""Why a run of several processes ended: the one of them that failed first, and how."""
+"""Waiting for spawned ranks: when one fails, the others are ended in bounded time and the first failure is reported.
+
+torch elastic is not used: its agent ends with exit code 1 whatever its workers' codes were, so that a preempted run
+would not leave with 75 and not be requeued, and it does not forward SIGUSR1 to wait for the checkpoint.
+"""
 
 import logging
 import multiprocessing
@@ -16,6 +20,11 @@ from typing import NoReturn
 
 from torch.multiprocessing import ProcessContext, ProcessExitedException, ProcessRaisedException
 
+from imgcls.engine.preempt import EXIT_CODE, SIGNALS
+
+# Seconds that processes have to end by themselves after another one failed, and again after SIGTERM.
+GRACE = 10.0
+
 _logger = logging.getLogger(__name__)
 
 
@@ -24,7 +33,7 @@ class Failure:
 
     Attributes:
         left: it ended on purpose, with an exit code and without an exception.
-        weight: the smallest is the cause of the others.
+        weight: the failure with the smallest weight is the cause of the others.
     """
 
     def __init__(self, context: ProcessContext, index: int):
@@ -35,19 +44,20 @@ class Failure:
         raised = os.path.exists(self._file)
         killed = not raised and self._code < 0
         self.left = not raised and not killed
-        # The others lose their connection to one that was killed, and raise. Of several exceptions the oldest counts.
+        # Ranks that lose their connection to a killed one raise. Of several exceptions the oldest counts.
         self.weight = (not killed, self.left, os.stat(self._file).st_mtime_ns if raised else 0)
 
     def report(self, rank: int, expected_signals: Collection[int]) -> NoReturn:
-        """Raises what ends this process.
+        """Ends this process with the failure.
 
         Args:
-            expected_signals: to die of one of these is no error.
+            rank: of the failed process.
+            expected_signals: those that were forwarded; to be ended by one during start-up is a preemption.
 
         Raises:
             ProcessRaisedException: the process raised an exception; the message ends with its traceback.
             ProcessExitedException: the process was ended by a signal.
-            SystemExit: it left with this code, or was ended by an expected signal (128 and its number, as in a shell).
+            SystemExit: with its exit code, or ``EXIT_CODE`` where an expected signal ended it.
         """
         who, pid = f"rank {rank} (process {self._process.pid})", self._process.pid
         if self.left:
@@ -59,14 +69,14 @@ class Failure:
             raise ProcessRaisedException(f"{who} failed:\n\n{trace}", self.index, pid)
         number = -self._code
         if number in expected_signals:
-            raise SystemExit(128 + number)
+            raise SystemExit(EXIT_CODE)
         name = next((one.name for one in signal.Signals if one == number), f"signal {number}")
         hint = "; the kernel does that when memory runs out" if number == signal.SIGKILL else ""
         raise ProcessExitedException(f"{who} was ended by {name}{hint}", self.index, pid, self._code, name)
 
 
 def find_failure(context: ProcessContext) -> Failure | None:
-    """The one that counts of those so far; None while there is none."""
+    """The failure that caused the others; None while there is none."""
     failures = [
         Failure(context, index)
         for index, process in enumerate(context.processes)
@@ -75,20 +85,15 @@ def find_failure(context: ProcessContext) -> Failure | None:
     return min(failures, key=lambda failure: failure.weight, default=None)
 
 
-# Seconds in which processes end by themselves after another one failed, and then again after SIGTERM.
-GRACE = 10.0
-# What a scheduler sends before it takes the machine away.
-FORWARDED = (signal.SIGTERM, signal.SIGUSR1)
-
-
 def supervise(context: ProcessContext, first_rank: int = 0, patience: float = 600.0) -> None:
-    """Returns when all processes have ended well; where one does not, ends the others within a bounded time.
+    """Returns when all processes have succeeded; when one fails, ends the others within a bounded time.
 
-    SIGTERM and SIGUSR1 are handed on to the processes while it waits.
+    SIGTERM and SIGUSR1 are forwarded to the processes.
 
     Args:
+        context: of ``torch.multiprocessing.start_processes``.
         first_rank: the rank of the first process.
-        patience: seconds that the others have when a process leaves on purpose, with an exit code and no exception;
+        patience: seconds that the others have when a process leaves on purpose, with an exit code and no exception:
             they may still be saving. After a crash they have ``GRACE``.
 
     Raises:
@@ -103,7 +108,7 @@ def supervise(context: ProcessContext, first_rank: int = 0, patience: float = 60
             failure = find_failure(context)
             if failure is not None and failure.left:
                 _join(processes, patience)
-                failure = find_failure(context)  # what went wrong meanwhile counts more
+                failure = find_failure(context)  # a later crash takes precedence
             elif failure is not None:
                 _join(processes, GRACE)
         finally:
@@ -113,7 +118,7 @@ def supervise(context: ProcessContext, first_rank: int = 0, patience: float = 60
 
 
 def end_with_parent() -> None:
-    """Ends this process when the one that started it is gone: killed, it cannot end its processes itself."""
+    """Ends this process when its parent is gone: a parent that was killed cannot end its processes itself."""
     parent = multiprocessing.parent_process()
 
     def follow() -> None:
@@ -125,7 +130,7 @@ def end_with_parent() -> None:
 
 @contextmanager
 def _forwarding(processes: list[Process]) -> Iterator[list[int]]:
-    """Hands signals on to the processes, and lists them."""
+    """Forwards signals to the processes; gives the list of those forwarded."""
     forwarded = []
 
     def forward(number: int, frame: FrameType | None) -> None:
@@ -138,7 +143,7 @@ def _forwarding(processes: list[Process]) -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():  # Python allows handlers in the main thread only
         yield forwarded
         return
-    previous = {number: signal.signal(number, forward) for number in FORWARDED}
+    previous = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
         yield forwarded
     finally:
@@ -157,7 +162,7 @@ def _join(processes: list[Process], seconds: float) -> None:
 
 
 def _end(processes: list[Process]) -> None:
-    """Ends what still runs. SIGTERM may only be remembered, or never be seen by one that waits for the others."""
+    """Ends what still runs: first SIGTERM, which a rank may only remember, or not see while it waits for another."""
     for stop in (Process.terminate, Process.kill):
         for process in (alive := _alive(processes)):
             _logger.warning("process %d does not end by itself: %s", process.pid, stop.__name__)
