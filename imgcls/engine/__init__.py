@@ -1,8 +1,8 @@
-"""Running it: set-up, what the data decides, and detectron2's trainer for classification."""
+"""Running it: set-up, the loop, and two trainers around it."""
 
-from imgcls.engine.build import evaluate
+from imgcls.engine.evaluate import evaluate
 from imgcls.engine.plain import PlainTrainer
-from imgcls.engine.setup import resolve_from_data, setup
+from imgcls.engine.setup import RunSetup, resolve_from_data, setup
 from imgcls.engine.trainer import Trainer
 
-__all__ = ["PlainTrainer", "Trainer", "evaluate", "resolve_from_data", "setup"]
+__all__ = ["PlainTrainer", "RunSetup", "Trainer", "evaluate", "resolve_from_data", "setup"]

@@ -102,15 +102,15 @@ def test_either_goes_on_where_the_other_was_preempted(cfg, tmp_path, monkeypatch
         cfg.OUTPUT_DIR = str(tmp_path / "half")
         trainer = PlainTrainer(cfg)
         trainer.load(resume=cfg.OUTPUT_DIR)
-        assert trainer.first == 8
+        assert trainer.run_state.first == 8
     else:
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=True)
         assert trainer.start_iter == 8
     trainer.train()
     assert signal.getsignal(number) == before
-    saved = torch.load(trainer.checkpointer.get_checkpoint_file(), weights_only=True)
-    wanted = torch.load(whole.checkpointer.get_checkpoint_file(), weights_only=True)
+    saved = torch.load(tmp_path / "half" / "model_final.pth", weights_only=True)
+    wanted = torch.load(tmp_path / "whole" / "model_final.pth", weights_only=True)
     for key in ("model", "optimizer", "scheduler", "ema", "best", "iteration"):
         assert_same(saved[key], wanted[key], key)
     assert read_lines(tmp_path / "half") == read_lines(tmp_path / "whole")

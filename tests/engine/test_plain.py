@@ -27,7 +27,8 @@ def test_weights_to_start_from_are_loaded_without_anything_else(trainer, tiny_cf
     tiny_cfg.MODEL.WEIGHTS = str(tmp_path / "output" / "checkpoint.pth")
     other = PlainTrainer(tiny_cfg)
     other.load()
-    assert other.first == 0 and not other.optimizer.state and other.best.iteration == -1
+    run = other.run_state
+    assert run.first == 0 and not run.optimizer.state and run.best.iteration == -1
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(other.model.state_dict()[name], value), name
 

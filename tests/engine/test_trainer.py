@@ -71,10 +71,10 @@ def test_evaluators_by_head_and_by_model(tiny_cfg):
     resolve_from_data(tiny_cfg)
     name = tiny_cfg.DATASETS.TEST[0]
     tiny_cfg.TEST.TOPK, tiny_cfg.TEST.THRESHOLD = [1, 2], 0.3
-    softmax = Trainer.build_evaluator(tiny_cfg, name)
+    softmax = Trainer.build_evaluator(tiny_cfg, name, classes=["blue", "green", "red"])
     assert isinstance(softmax, ImageNetEvaluator) and softmax.topk == [1, 2]
     tiny_cfg.MODEL.CLSNET.HEAD = "sigmoid"
-    sigmoid = Trainer.build_evaluator(tiny_cfg, name)
+    sigmoid = Trainer.build_evaluator(tiny_cfg, name, classes=["blue", "green", "red"])
     assert isinstance(sigmoid, MultiLabelEvaluator) and sigmoid.threshold == 0.3
 
 

@@ -29,12 +29,12 @@ def test_weights_and_their_average_are_both_evaluated(averaged, tiny_cfg, tmp_pa
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_checkpoint_is_evaluated_with_both(averaged, tiny_cfg, tmp_path, resume):
     tiny_cfg.MODEL.WEIGHTS = "" if resume else str(tmp_path / "output" / "model_final.pth")
-    assert evaluate(Trainer, tiny_cfg, resume) == averaged._last_eval_results
+    assert evaluate(Trainer, tiny_cfg, resume=resume) == averaged._last_eval_results
 
 
 def test_an_average_that_is_not_in_the_file_is_not_made_up(averaged, tiny_cfg, tmp_path):
     averaged.checkpointer.checkpointables.pop("ema")
-    averaged.save("without")
+    averaged.run_state.save("without", 5, [])
     tiny_cfg.MODEL.WEIGHTS = str(tmp_path / "output" / "without.pth")
     with pytest.raises(ValueError, match=r"without\.pth has no averaged weights; set SOLVER\.EMA_DECAY 0\.0"):
         evaluate(Trainer, tiny_cfg)
