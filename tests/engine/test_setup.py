@@ -20,8 +20,14 @@ def parse(tiny_cfg, tmp_path):
     return make
 
 
+def configured(args):
+    """The config of a run that is over at once."""
+    with setup(args) as run:
+        return run.cfg
+
+
 def test_gives_a_checked_frozen_config_and_writes_it(parse, tmp_path):
-    cfg = setup(parse("MODEL.CLSNET.NUM_CLASSES", "-1"))
+    cfg = configured(parse("MODEL.CLSNET.NUM_CLASSES", "-1"))
     assert cfg.is_frozen() and cfg.MODEL.CLSNET.NUM_CLASSES == 3
     assert "NUM_CLASSES: 3" in (tmp_path / "output" / "config.yaml").read_text()
 
@@ -32,30 +38,30 @@ def test_falls_back_to_the_cpu_with_one_warning(tiny_cfg, caplog):
     with caplog.at_level(logging.WARNING, "imgcls"):
         choose_device(tiny_cfg, num_gpus=2)
     assert tiny_cfg.MODEL.DEVICE == "cpu"
-    assert len(caplog.records) == 1 and "--num-gpus 2, but there is no GPU" in caplog.text
+    assert len(caplog.records) == 1 and "there is no GPU: running on the CPU (GPUs asked for: 2" in caplog.text
 
 
 def test_mixed_precision_stays_on_on_the_cpu(parse):
-    cfg = setup(parse("SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.PRECISION", "bfloat16"))
+    cfg = configured(parse("SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.PRECISION", "bfloat16"))
     assert cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu"
 
 
 def test_a_run_without_a_seed_gets_one_and_its_resumption_the_same(parse, tmp_path):
-    cfg = setup(parse("SEED", "-1"))
+    cfg = configured(parse("SEED", "-1"))
     assert cfg.SEED >= 0 and f"SEED: {cfg.SEED}" in (tmp_path / "output" / "config.yaml").read_text()
     trainer = Trainer(cfg)
     trainer.train()
     for resume in (True, str(tmp_path / "output"), str(tmp_path / "output" / "model_final.pth")):
         args = parse("SEED", "-1")
         args.resume = resume
-        assert setup(args).SEED == cfg.SEED
-    assert setup(parse("SEED", "-1")).SEED != cfg.SEED
+        assert configured(args).SEED == cfg.SEED
+    assert configured(parse("SEED", "-1")).SEED != cfg.SEED
 
 
 def test_epochs_become_iterations(parse):
-    cfg = setup(parse("SOLVER.EPOCHS", "5", "SOLVER.WARMUP_EPOCHS", "1", "SOLVER.STEP_EPOCHS", "(2, 4)"))
+    cfg = configured(parse("SOLVER.EPOCHS", "5", "SOLVER.WARMUP_EPOCHS", "1", "SOLVER.STEP_EPOCHS", "(2, 4)"))
     assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.STEPS) == (15, 3, (6, 12)), "12 images, 4 a batch"
-    cfg = setup(parse("SOLVER.EPOCHS", "5", "SOLVER.WARMUP_ITERS", "2"))
+    cfg = configured(parse("SOLVER.EPOCHS", "5", "SOLVER.WARMUP_ITERS", "2"))
     assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS) == (15, 2)
 
 
@@ -100,3 +106,41 @@ def test_output_folder_that_cannot_be_written(parse, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"OUTPUT_DIR .*file/sub: cannot be written to"):
         setup(parse("OUTPUT_DIR", str(tmp_path / "file" / "sub")))
+
+
+def test_the_datasets_are_read_once_and_handed_over(parse):
+    with setup(parse()) as run:
+        assert [dataset.name for dataset in run.datasets.train] == list(run.cfg.DATASETS.TRAIN)
+        trainer = Trainer(run.cfg, run.datasets)
+        assert trainer.datasets is run.datasets
+
+
+def test_an_evaluation_leaves_the_config_of_the_run_alone(parse, tmp_path):
+    with setup(parse("SOLVER.MAX_ITER", "7")):
+        pass
+    args = parse("SOLVER.MAX_ITER", "1")
+    args.eval_only = True
+    with setup(args):
+        pass
+    assert "MAX_ITER: 7" in (tmp_path / "output" / "config.yaml").read_text()
+    assert "MAX_ITER: 1" in (tmp_path / "output" / "inference" / "config.yaml").read_text()
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_changes_nothing(parse, tmp_path):
+    with setup(parse("SOLVER.MAX_ITER", "7")):
+        before = {path.name: path.read_bytes() for path in (tmp_path / "output").iterdir()}
+        with pytest.raises(ValueError, match=r"output.*another (run|process)"):
+            setup(parse("SOLVER.MAX_ITER", "1"))
+        assert {path.name: path.read_bytes() for path in (tmp_path / "output").iterdir()} == before
+    configured(parse("SOLVER.MAX_ITER", "1"))
+
+
+def test_the_log_file_has_no_colours(parse, tmp_path):
+    configured(parse())
+    text = (tmp_path / "output" / "log.txt").read_text()
+    assert "Running with full config" in text and "MAX_ITER: 3" in text and "\x1b[" not in text
+
+
+def test_a_metric_that_no_evaluation_gives_is_refused_before_training(parse):
+    with pytest.raises(ValueError, match=r"TEST\.BEST_METRIC is 'top1'.*accuracy/top1"):
+        setup(parse("TEST.BEST_METRIC", "top1"))
