@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 import torch
@@ -103,7 +104,7 @@ def _start(cfg: CfgNode, args: argparse.Namespace) -> None:
     _logger.info("Running with full config:\n%s", cfg.dump())
     if comm.is_main_process():
         folder = os.path.join(cfg.OUTPUT_DIR, "inference") if args.eval_only else cfg.OUTPUT_DIR
-        write_text(os.path.join(folder, "config.yaml"), cfg.dump())
+        write_text(Path(folder, "config.yaml"), cfg.dump())
     seed_all_rng(cfg.SEED + rank)
     if not args.eval_only:
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK

@@ -89,7 +89,7 @@ def test_same_images_pixel_for_pixel(cfg, tmp_path):
 @pytest.mark.parametrize(("begin", "number"), [(run_first, signal.SIGTERM), (run_second, signal.SIGUSR1)])
 def test_either_goes_on_where_the_other_was_preempted(cfg, tmp_path, monkeypatch, begin, number):
     """Also a proof that a checkpoint holds all that a run is."""
-    whole = run_first(cfg, tmp_path / "whole")
+    run_first(cfg, tmp_path / "whole")
     before = signal.getsignal(number)
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as left:
         send_signal(patch, number, iteration=7)
