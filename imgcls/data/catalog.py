@@ -164,3 +164,9 @@ def _refuse_name(name: str) -> NoReturn:
     near = difflib.get_close_matches(name, [*known, *_FORMS], n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise UserError(f"unknown dataset {name!r}: {hint}allowed are {', '.join(_FORMS)} and {', '.join(sorted(known))}")
+
+
+def read_datasets(train, test):
+    from imgcls.data.dataset import Datasets
+    a, b = get_datasets(train, test)
+    return Datasets(tuple(a), tuple(b))

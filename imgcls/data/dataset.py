@@ -194,3 +194,17 @@ def check_unique_ids(source: str, numbered: Iterable[tuple[int, int | str]]) -> 
                 f"{source}: records {before} and {number} have the same image_id {image_id!r}; "
                 "each image of a set needs an id of its own"
             )
+
+
+@dataclass(frozen=True)
+class Datasets:
+    train: tuple
+    test: tuple
+
+    @property
+    def classes(self):
+        return self.train[0].classes
+
+    @property
+    def num_train_images(self):
+        return sum(len(d.records) for d in self.train)

@@ -146,9 +146,8 @@ def _arrive(batch: dict[str, Any], copied: Any, device: torch.device) -> dict[st
     return batch
 
 
-def build_train_loader(cfg: CfgNode) -> ClsLoader:
+def build_train_loader(cfg: CfgNode, datasets) -> ClsLoader:
     """An endless loader over ``DATASETS.TRAIN``; ``SOLVER.IMS_PER_BATCH`` images an iteration over all processes."""
-    datasets, _ = get_datasets(cfg.DATASETS.TRAIN, ())
     records = _chain([dataset.records for dataset in datasets])
     parts = comm.get_world_size() * cfg.SOLVER.ACCUM_STEPS
     if cfg.SOLVER.IMS_PER_BATCH % parts:
@@ -168,12 +167,10 @@ def build_train_loader(cfg: CfgNode) -> ClsLoader:
     return ClsLoader(_build_loader(cfg, samples, sampler, True), cfg.SOLVER.IMS_PER_BATCH, _device(cfg))
 
 
-def build_test_loader(cfg: CfgNode, dataset_name: str) -> ClsLoader:
+def build_test_loader(cfg: CfgNode, dataset) -> ClsLoader:
     """Every image of one set once, over all processes, in the training set's classes."""
-    train = cfg.DATASETS.TRAIN[0]
-    classes = MetadataCatalog.get(train).get("classes") or get_dataset(train).classes
     samples = MappedDataset(
-        _chain([get_dataset(dataset_name, classes).records]),
+        _chain([dataset.records]),
         ClsDatasetMapper(cfg, is_train=False),
         on_bad="drop" if cfg.DATALOADER.BAD_IMAGES == "skip" else "error",
     )

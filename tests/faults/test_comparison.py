@@ -36,7 +36,7 @@ def job(images):
 
 def test_a_resume_that_forgets_something_is_found_out(job, whole, tmp_path):
     killed = tmp_path / "killed"
-    assert strike(job, killed, Fault("at an iteration border", 20)).resumed_from == 13
+    assert strike(job, killed, Fault("at an iteration border", 20)).resumed_from == 14
 
     def found(what):
         folder = shutil.copytree(killed, tmp_path / what)
