@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 
-def read_run_datasets(cfg: CfgNode) -> Datasets | None:
-    """The sets of ``DATASETS`` for a classifier; None for a detector, whose sets detectron2 reads."""
-    return read_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) if is_classifier(cfg) else None
+def read_run_datasets(cfg: CfgNode) -> Datasets:
+    """The sets of ``DATASETS``, for a classifier."""
+    return read_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
 
 
 def evaluate_datasets(
@@ -113,7 +113,8 @@ def evaluate(
     Raises:
         ValueError: no weights are named, or ``SOLVER.EMA_DECAY`` asks for averaged ones that are not in the file.
     """
-    datasets = datasets or read_run_datasets(cfg)
+    if datasets is None and is_classifier(cfg):
+        datasets = read_run_datasets(cfg)
     model = trainer.build_model(cfg)
     ema = build_ema(cfg, model)
     classes = datasets.classes if datasets else ()

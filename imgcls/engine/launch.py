@@ -191,7 +191,7 @@ def _spawned(index: int, first: ProcessRank, *job: Any) -> None:
     end_with_parent()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // first.local_world_size))
-    _run(dataclasses.rerank(first, rank=first.rank + index, local_rank=index), *job)
+    _run(dataclasses.replace(first, rank=first.rank + index, local_rank=index), *job)
 
 
 def _run(

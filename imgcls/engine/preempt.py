@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from detectron2.utils import comm
@@ -48,7 +48,7 @@ class Preemption:
         self._received = 0
         self._previous: dict[signal.Signals, signal._HANDLER] = {}
         # The flag is a number on the CPU, whatever backend the gradients use.
-        self._group = distributed.new_group(backend="gloo") if comm.get_world_size() > 1 else None
+        self._group: Any = distributed.new_group(backend="gloo") if comm.get_world_size() > 1 else None
 
     def __enter__(self) -> "Preemption":
         # Python allows handlers in the main thread only; in any other thread the signal has its usual effect.

@@ -97,7 +97,8 @@ def _torchrun(env: Mapping[str, str]) -> ProcessRank:
     missing = [name for name in (*names, "MASTER_ADDR", "MASTER_PORT") if name not in env]
     if missing:
         raise UserError(f"LOCAL_RANK is set, but not {', '.join(missing)}; start with torchrun, or unset LOCAL_RANK")
-    return ProcessRank(*(int(env[name]) for name in names), url="env://", launcher="torchrun")
+    rank, world_size, local_rank, local_world_size = (int(env[name]) for name in names)
+    return ProcessRank(rank, world_size, local_rank, local_world_size, url="env://", launcher="torchrun")
 
 
 def _srun(env: Mapping[str, str]) -> ProcessRank | None:
@@ -125,7 +126,7 @@ def _slurm_url(env: Mapping[str, str]) -> str:
     host = env.get("MASTER_ADDR") or first_host(_first(env, "SLURM_STEP_NODELIST", "SLURM_LAUNCH_NODE_IPADDR"))
     port = env.get("MASTER_PORT")
     if port is None:
-        port = 16384 + (int(_first(env, "SLURM_JOB_ID")) * 7 + int(env.get("SLURM_STEP_ID", 0))) % 16384
+        port = str(16384 + (int(_first(env, "SLURM_JOB_ID")) * 7 + int(env.get("SLURM_STEP_ID", 0))) % 16384)
     return f"tcp://{host}:{port}"
 
 

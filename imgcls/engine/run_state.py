@@ -194,7 +194,7 @@ class RunState:
         Returns:
             Whether a checkpoint was resumed.
         """
-        options, base_lrs = read_options(self.optimizer), self.scheduler.base_lrs
+        options, base_lrs = read_options(self.optimizer), list(map(float, self.scheduler.base_lrs))
         checkpointer = self.checkpointer
         rest = checkpointer.resume_from(path) if path else checkpointer.resume_or_load(self.weights, resume=True)
         if "iteration" not in rest:  # a new run
@@ -208,7 +208,7 @@ class RunState:
 
     def start_at(self, iteration: int) -> None:
         """Starts a new run in the middle of its schedule."""
-        options, base_lrs = read_options(self.optimizer), self.scheduler.base_lrs
+        options, base_lrs = read_options(self.optimizer), list(map(float, self.scheduler.base_lrs))
         self.first = self.scheduler.last_epoch = iteration
         apply_schedule(self.optimizer, self.scheduler, options, base_lrs)
 

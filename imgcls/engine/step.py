@@ -2,9 +2,11 @@
 
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import reduce
 from inspect import signature
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -65,7 +67,7 @@ class FiniteCheck:
         """
         if not self._unchecked:
             return
-        finite = torch.stack([sum(losses.values()).isfinite() for losses, *_ in self._unchecked]).tolist()
+        finite = torch.stack([_sum(losses.values()).isfinite() for losses, *_ in self._unchecked]).tolist()
         checked, self._unchecked = self._unchecked, []
         if all(finite):
             return
@@ -76,6 +78,10 @@ class FiniteCheck:
             f"{image_ids}); {_last_checkpoint(self.run_folder)}; lower SOLVER.BASE_LR, lengthen the warm-up, or look "
             "at those images and their labels"
         )
+
+
+def _sum(values: Iterable[Tensor]) -> Tensor:
+    return reduce(add, values)
 
 
 def _image_ids(batch: Any) -> list[Any]:
@@ -151,14 +157,14 @@ class TrainStep:
             with self._synchronised(number == self.accum_steps - 1):
                 losses = self._forward(batch)
                 self.finite.add(losses, batch, iteration, self.optimizer.param_groups[0]["lr"])
-                self.scaler.scale(sum(losses.values()) / self.accum_steps).backward()
+                self.scaler.scale(_sum(losses.values()) / self.accum_steps).backward()
             parts.append({name: loss.detach() for name, loss in losses.items()})
         self.scaler.unscale_(self.optimizer)  # now, because the optimizer may clip
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:
             self.ema.update_parameters(unwrap(self.model))
-        return {name: sum(part[name] for part in parts) / self.accum_steps for name in parts[0]}, data_time
+        return {name: _sum(part[name] for part in parts) / self.accum_steps for name in parts[0]}, data_time
 
     def _forward(self, batch: Any) -> Mapping[str, Tensor]:
         with torch.autocast(self.device_type, self.precision, enabled=self.precision is not None):
@@ -166,8 +172,9 @@ class TrainStep:
         return losses if isinstance(losses, Mapping) else {"total_loss": losses}
 
     def _synchronised(self, last: bool) -> AbstractContextManager:
-        waits = isinstance(self.model, DistributedDataParallel) and not last
-        return self.model.no_sync() if waits else nullcontext()
+        if isinstance(self.model, DistributedDataParallel) and not last:
+            return self.model.no_sync()
+        return nullcontext()
 
 
 def build_step(cfg: CfgNode, model: nn.Module, optimizer: Optimizer, ema: AveragedModel | None) -> TrainStep:
@@ -209,7 +216,8 @@ def wrap_ddp(model: nn.Module) -> nn.Module:
     if device.type == "cpu" and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
         raise UserError("MODEL.MNET.NORM 'SyncBN' works on GPUs only; on CPU processes set it to 'naiveSyncBN'")
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=ids, **{_SYNC_BUFFERS: False})
+    options: dict[str, Any] = {_SYNC_BUFFERS: False}
+    return DistributedDataParallel(model, device_ids=ids, **options)
 
 
 def broadcast_buffers(model: nn.Module) -> None:

@@ -120,6 +120,7 @@ def supervise(context: ProcessContext, first_rank: int = 0, patience: float = 60
 def end_with_parent() -> None:
     """Ends this process when its parent is gone: a parent that was killed cannot end its processes itself."""
     parent = multiprocessing.parent_process()
+    assert parent is not None, "not a spawned process"
 
     def follow() -> None:
         parent.join()
@@ -136,7 +137,7 @@ def _forwarding(processes: list[Process]) -> Iterator[list[int]]:
     def forward(number: int, frame: FrameType | None) -> None:
         forwarded.append(number)
         for process in processes:
-            if process.exitcode is None:
+            if process.exitcode is None and process.pid is not None:
                 with suppress(ProcessLookupError):
                     os.kill(process.pid, number)
 

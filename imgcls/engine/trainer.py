@@ -42,7 +42,7 @@ class Trainer(DefaultTrainer):
         # Not DefaultTrainer's own: it wraps a model for GPUs only, and its step knows no accumulation.
         TrainerBase.__init__(self)
         self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
-        self.datasets = datasets or read_run_datasets(cfg)
+        self.datasets = read_run_datasets(cfg) if datasets is None and build.is_classifier(cfg) else datasets
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         scheduler = self.build_lr_scheduler(cfg, optimizer)
