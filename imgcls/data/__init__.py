@@ -1,4 +1,4 @@
-"""From dataset names to stacked batches."""
+"""Datasets, the mapper and the data loaders of image classification."""
 
 from imgcls.data.catalog import get_dataset, register_builtin
 from imgcls.data.loader import ClsLoader, build_test_loader, build_train_loader
