@@ -48,6 +48,7 @@ class CatalogReader:
         self.classes = classes
 
     def __call__(self) -> list[dict]:
+        """Reads the dataset and returns its records."""
         return list(get_dataset(self.name, self.classes).records)
 
 

@@ -34,7 +34,7 @@ def read_on_all_ranks(name: str, read: Callable[[], Dataset]) -> Dataset:
     if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
         return read()
     rank = distributed.get_rank()
-    result = _attempt(name, read) if rank == 0 else None
+    result: Any = _attempt(name, read) if rank == 0 else None
     in_files = isinstance(result, Dataset) and not isinstance(result.records, SerializedRecords)
     sent: list[Any] = [None if in_files else result]
     distributed.broadcast_object_list(sent, src=0, group=comm._get_global_gloo_group())
@@ -56,9 +56,11 @@ def _attempt(name: str, function: Callable[[], Any]) -> Any:
         return function()
     except Exception as error:
         rank = distributed.get_rank()
+        failure: Exception = RuntimeError(f"{name}: rank {rank} cannot read it: {error!r}")
         if isinstance(error, UserError):
-            return type(error)(f"rank {rank}: {error}" if rank else str(error))
-        return RuntimeError(f"{name}: rank {rank} cannot read it: {error!r}").with_traceback(error.__traceback__)
+            failure = type(error)(f"rank {rank}: {error}" if rank else str(error))
+        failure.__cause__ = error  # for the traceback on this rank; it is not sent
+        return failure
 
 
 def _fingerprint(dataset: Dataset) -> dict[str, Any]:

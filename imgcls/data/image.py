@@ -18,8 +18,7 @@ from imgcls.errors import UserError
 
 ADVICE = 'replace or remove it, or set DATALOADER.BAD_IMAGES to "skip"'
 _SHARD_ADVICE = (
-    "find all damage with tools/pack_dataset.py --verify and restore the shard, or set DATALOADER.BAD_IMAGES to "
-    '"skip"'
+    'find all damage with tools/pack_dataset.py --verify and restore the shard, or set DATALOADER.BAD_IMAGES to "skip"'
 )
 
 
@@ -111,7 +110,9 @@ def _read_slice(name: str, shard_slice: ShardSlice, shards: OpenShards) -> bytes
     except (OSError, ValueError, OverflowError) as error:
         raise BadImageError(f"{name}: the shard cannot be read: {error}; {_SHARD_ADVICE}") from error
     if len(data) != shard_slice.size:
-        raise BadImageError(f"{name}: the shard ends after {len(data)} of its {shard_slice.size} bytes; {_SHARD_ADVICE}")
+        raise BadImageError(
+            f"{name}: the shard ends after {len(data)} of its {shard_slice.size} bytes; {_SHARD_ADVICE}"
+        )
     if zlib.crc32(data) != shard_slice.crc32:
         raise BadImageError(f"{name}: its checksum in the shard is wrong; {_SHARD_ADVICE}")
     return data
@@ -228,7 +229,9 @@ class EncodedImage:
             except cv2.error:  # for example, the header announces too many pixels
                 image = None
             if image is not None:
-                return image if self.image_format == "BGR" else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+                return np.asarray(
+                    image if self.image_format == "BGR" else cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8
+                )
         rgb = _decode_with_pillow(self.name, self.data)
         return rgb if self.image_format == "RGB" else np.ascontiguousarray(rgb[:, :, ::-1])
 

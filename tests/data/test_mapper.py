@@ -44,9 +44,7 @@ def test_labels_are_optional(image):
 
 @pytest.mark.parametrize("image_format", ["BGR", "RGB"])
 @pytest.mark.parametrize("is_train", [True, False])
-def test_from_config_gives_raw_pixels_in_the_configured_size_and_format(
-    tiny_cfg, tmp_path, image_format, is_train
-):
+def test_from_config_gives_raw_pixels_in_the_configured_size_and_format(tiny_cfg, tmp_path, image_format, is_train):
     tiny_cfg.INPUT.FORMAT = image_format
     Image.new("RGB", (300, 200), (10, 20, 30)).save(tmp_path / "flat.png")
     sample = ClsDatasetMapper(tiny_cfg, is_train)({"file_name": str(tmp_path / "flat.png"), "label": 0})

@@ -39,7 +39,7 @@ class Settings:
 
 
 def shuffled(size: int) -> NDArray[np.int64]:
-    """The order of packing, always the same; it mixes the classes, because training reads only a few shards at a time."""
+    """The fixed order of packing; it mixes the classes, because training reads only a few shards at a time."""
     return np.random.RandomState(0).permutation(size)  # unlike default_rng, its stream never changes
 
 

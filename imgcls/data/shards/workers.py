@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import torch
@@ -54,7 +54,7 @@ def run_jobs(
                     busy.append(connection)
                 if not busy:
                     return
-                for connection in wait(busy):
+                for connection in cast(list[Connection], wait(busy)):
                     message = connection.recv()
                     if message is None:
                         bar.update()
@@ -95,7 +95,7 @@ def _stop(workers: dict[Connection, multiprocessing.Process]) -> None:
 
 
 def _work(job: Callable[..., Any], connection: Connection) -> None:
-    """Runs in a worker: receives arguments, or None to stop; sends None for each image and (result, error) at the end."""
+    """Runs in a worker: receives arguments, or None to stop; sends None for each image, then (result, error)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells its workers to stop
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     cv2.setNumThreads(0)
@@ -106,6 +106,7 @@ def _work(job: Callable[..., Any], connection: Connection) -> None:
             raise _StoppedError
         connection.send(None)
 
+    answer: tuple[Any, Exception | None]
     while (arguments := connection.recv()) is not None:
         try:
             answer = (job(*arguments, step), None)
