@@ -229,9 +229,9 @@ class EncodedImage:
             except cv2.error:  # for example, the header announces too many pixels
                 image = None
             if image is not None:
-                return np.asarray(
-                    image if self.image_format == "BGR" else cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8
-                )
+                if self.image_format == "RGB":
+                    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+                return np.asarray(image, np.uint8)
         rgb = _decode_with_pillow(self.name, self.data)
         return rgb if self.image_format == "RGB" else np.ascontiguousarray(rgb[:, :, ::-1])
 
