@@ -33,7 +33,7 @@ class ShardSlice(NamedTuple):
         shard: path of the shard.
         offset: position of the first byte.
         size: in bytes.
-        crc32: of the bytes. JPEG has no checksum of its own; without this one, corrupted images would be used silently.
+        crc32: of the bytes. JPEG has no checksum; without this one, corrupted images would be used silently.
     """
 
     shard: str

@@ -115,7 +115,7 @@ def _exit_on_signal_of(parent: int) -> None:
 def prefetch(batches: Iterable[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:
     """Copies the tensors of each batch to a CUDA device, one batch ahead; for other devices changes nothing.
 
-    Copies run on a stream of their own. From pinned memory they are asynchronous.
+    Copies run on a separate stream. From pinned memory they are asynchronous.
 
     Args:
         batches: tensors and other values by name.

@@ -69,7 +69,7 @@ class ShardSampler(TrainingSampler):
     """An endless stream of ``(position, index)`` like `TrainingSampler`'s, which reads only a few shards at a time.
 
     Every epoch permutes the shards, cuts them into windows of 16, and permutes the samples of each window together.
-    Memory grows with the size of a window and the number of shards, not with the number of samples.
+    Memory grows with the size of a window and the number of shards, not with the number of samples in shards.
 
     Reads within a window are random. WebDataset reads each shard sequentially through a shuffle buffer, but then the
     next sample depends on what each worker has read: the samples would change with the number of processes, and a
