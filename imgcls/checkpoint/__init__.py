@@ -19,18 +19,6 @@ from imgcls.checkpoint.handoff import (
 from imgcls.checkpoint.model_checkpointers import ClsCheckpointer, DetectorCheckpointer, build_info
 from imgcls.checkpoint.run import find_newest, read_tag, saved_seed
 
-from imgcls.checkpoint.model_checkpointers import build_detector_info
-
-
-class RunLock:
-    def release(self):
-        pass
-
-
-def lock_run_folder(folder):
-    return RunLock()
-
-
 __all__ = [
     "ClsCheckpointer",
     "DetectorCheckpointer",

@@ -113,7 +113,6 @@ class RunCheckpointer(DetectionCheckpointer):
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Loads a checkpoint; an empty path loads nothing."""
         self.source = path
-        self.resumed_in_place = os.path.dirname(os.path.realpath(path)) == os.path.realpath(self.save_dir)
         return super().load(path, *args, **kwargs)
 
     def has_checkpoint(self) -> bool:
@@ -134,7 +133,7 @@ class RunCheckpointer(DetectionCheckpointer):
             FileNotFoundError: no such file; nothing to resume.
             ValueError: as ``load``; a checkpoint that this run cannot go on from.
         """
-        return self._resume(self._find_newest(self.save_dir)) if resume and self.has_checkpoint() else self.load(path, checkpointables=[])
+        return self._resume(self._find_newest(self.save_dir)) if resume else self.load(path, checkpointables=[])
 
     def resume_from(self, path: str) -> dict[str, Any]:
         """Goes on from a file, or from the newest checkpoint of a folder; where it is damaged, from the one before.

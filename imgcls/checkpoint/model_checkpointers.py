@@ -31,7 +31,7 @@ class ClsCheckpointer(RunCheckpointer):
         checkpointables: what else has a state, by its name in the file.
     """
 
-    def __init__(self, model: nn.Module, save_dir: str, *, info: dict[str, Any], keep: int = 0, allow_pickle: bool = False, **checkpointables: Any):
+    def __init__(self, model: nn.Module, save_dir: str, *, info: dict[str, Any], keep: int = 0, **checkpointables: Any):
         super().__init__(model, save_dir, keep=keep, **checkpointables)
         self.info = info
 
@@ -104,18 +104,14 @@ class ClsCheckpointer(RunCheckpointer):
         return incompatible
 
 
-def build_detector_info(cfg):
-    return {'version': __version__, 'cfg': cfg.dump(), 'kind': 'detector'}
-
-
-def build_info(cfg: CfgNode, classes) -> dict[str, Any]:
+def build_info(cfg: CfgNode) -> dict[str, Any]:
     """What a classification checkpoint says of itself, in plain Python types."""
     train = cfg.DATASETS.TRAIN
     return {
         "version": __version__,
         "cfg": cfg.dump(),
         "train": train[0] if train else "",
-        "classes": list(classes),
+        "classes": list(MetadataCatalog.get(train[0]).get("classes", ())) if train else [],
         "preprocessing": build_contract(cfg),
         "thresholds": {"score": cfg.TEST.THRESHOLD},
     }
@@ -143,7 +139,7 @@ class DetectorCheckpointer(RunCheckpointer):
         checkpointables: what else has a state, by its name in the file.
     """
 
-    def __init__(self, model: nn.Module, save_dir: str, *, info=None, expected: Expected, keep: int = 0, allow_pickle: bool = False, **checkpointables: Any):
+    def __init__(self, model: nn.Module, save_dir: str, *, expected: Expected, keep: int = 0, **checkpointables: Any):
         super().__init__(model, save_dir, keep=keep, **checkpointables)
         self.expected = expected
 

@@ -5,7 +5,3 @@ from imgcls.config.defaults import add_imgcls_config, get_cfg
 from imgcls.config.load import load_cfg
 
 __all__ = ["add_imgcls_config", "check_cfg", "get_cfg", "load_cfg"]
-
-
-def check_best_metric(cfg):
-    pass

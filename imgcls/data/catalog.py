@@ -1,14 +1,16 @@
-"""The names that are there without being registered by the user."""
+"""Datasets by name: reading them, and registering them with detectron2."""
 
 import difflib
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NoReturn
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from imgcls.data.dataset import Dataset, RawDataset, to_dataset
+from imgcls.data.dataset import Dataset, Datasets, RawDataset, SerializedRecords, StoredRecords, to_dataset
+from imgcls.data.distributed import read_on_all_ranks
 from imgcls.data.readers.coco import read_coco
 from imgcls.data.readers.csv_file import read_csv
 from imgcls.data.readers.digits import read_digits, read_digits_mosaic
@@ -26,20 +28,28 @@ BUILTIN: dict[str, Callable[[], RawDataset]] = {
     **{f"digits_mosaic_{split}": partial(read_digits_mosaic, split) for split in ("train", "test")},
     **{f"fashion_mnist_{split}": partial(read_fashion_mnist, split) for split in ("train", "test")},
 }
-
-
-# What the user registered as `classes`, kept because `classes` follows the training from then on.
-_OWN = "registered_classes"
+_FORMS = (
+    "folder:PATH", "json:PATH", "csv:PATH", "coco:ANNOTATIONS.json:IMAGE_ROOT", "shards:PATH/{000000..000127}.tar"
+)  # fmt: skip
+# `publish` sets `classes` to the training classes; a user's own value is kept under this metadata key.
+_USER_CLASSES = "registered_classes"
 
 
 class CatalogReader:
-    """Our entry in ``DatasetCatalog``; anything else there is the user's own function."""
+    """The function that we register in ``DatasetCatalog``; any other function there was registered by the user.
 
-    def __init__(self, load: Callable[[str, Sequence[str] | None], Dataset], name: str, classes: Sequence[str] | None):
-        self.load, self.name, self.classes = load, name, classes
+    Args:
+        name: as for `get_dataset`.
+        classes: likewise.
+    """
+
+    def __init__(self, name: str, classes: Sequence[str] | None = None):
+        self.name = name
+        self.classes = classes
 
     def __call__(self) -> list[dict]:
-        return list(self.load(self.name, self.classes).records)
+        """Reads the dataset and returns its records."""
+        return list(get_dataset(self.name, self.classes).records)
 
 
 def user_function(name: str) -> Callable[[], list[dict]] | None:
@@ -48,115 +58,140 @@ def user_function(name: str) -> Callable[[], list[dict]] | None:
     return None if isinstance(function, CatalogReader) else function
 
 
-def user_classes(name: str) -> list[str] | None:
-    """The class names that the user registered with his own set, or None."""
-    metadata = MetadataCatalog.get(name)
-    return metadata.get(_OWN, metadata.get("classes"))
-
-
 def classification_names() -> list[str]:
-    """Ours and the user's; detectron2's own sets declare another evaluator."""
-    return [name for name in DatasetCatalog.list() if _evaluator(name) in (None, "imagenet", "multilabel")]
+    """Registered names that may be used for classification; detectron2's own sets name another evaluator."""
+    return [name for name in DatasetCatalog.list() if _evaluator_type(name) in (None, "imagenet", "multilabel")]
 
 
 def publish(dataset: Dataset) -> None:
-    """Writes classes, evaluator and source into ``MetadataCatalog``.
+    """Writes the classes, evaluator type and source of a dataset into ``MetadataCatalog``.
 
-    Metadata refuses a second value, and the same set may be loaded under another training's classes: the entry is
-    replaced, with everything else that the user put there.
+    Metadata refuses to change a value, but a set can be read again with other training classes. So the entry is
+    replaced, and all other values in it are kept.
     """
-    known = MetadataCatalog.get(dataset.name).as_dict()
-    known.setdefault(_OWN, known.get("classes"))
-    known["classes"] = dataset.classes
-    known["evaluator_type"] = "multilabel" if dataset.multi_label else "imagenet"
-    known["source"] = dataset.source
+    metadata = MetadataCatalog.get(dataset.name).as_dict()
+    if user_function(dataset.name) is not None:
+        metadata.setdefault(_USER_CLASSES, metadata.get("classes"))
+    metadata["classes"] = dataset.classes
+    metadata["evaluator_type"] = "multilabel" if dataset.multi_label else "imagenet"
+    metadata["source"] = dataset.source
     MetadataCatalog.remove(dataset.name)
-    MetadataCatalog.get(dataset.name).set(**known)
+    MetadataCatalog.get(dataset.name).set(**metadata)
 
 
-def _evaluator(name: str) -> str | None:
-    return MetadataCatalog.get(name).get("evaluator_type") if name in MetadataCatalog else None
+def register_builtin() -> None:
+    """Registers our names in ``DatasetCatalog`` without reading anything; a user's set of the same name is kept."""
+    for name in BUILTIN:
+        if name not in DatasetCatalog:
+            DatasetCatalog.register(name, CatalogReader(name))
 
 
-_FORMS = (
-    "folder:PATH", "json:PATH", "csv:PATH", "coco:ANNOTATIONS.json:IMAGE_ROOT", "shards:PATH/{000000..000127}.tar"
-)  # fmt: skip
+def read_datasets(train: Sequence[str], test: Sequence[str]) -> Datasets:
+    """Reads each dataset of a run once; in a distributed run every rank gets the same.
+
+    All sets are labelled with the classes of the first training set. Records that a reader returned as a list are
+    serialised, so that loader workers share them.
+
+    Args:
+        train: ``DATASETS.TRAIN``; names as for `get_dataset`.
+        test: ``DATASETS.TEST``.
+
+    Raises:
+        UserError: no training set is named, as for `get_dataset`, or the ranks see different content.
+    """
+    if not train:
+        raise UserError("DATASETS.TRAIN names no set; name at least one, the classes are taken from the first")
+    datasets: dict[str, Dataset] = {}
+    logged: set[str] = set()
+    for name in (*train, *test):
+        if name not in datasets:
+            classes = datasets[train[0]].classes if datasets else None
+            dataset = read_on_all_ranks(name, partial(_read_serialized, name, classes))
+            datasets[name] = replace(dataset, logged=logged)
+            _register(datasets[name], classes)
+    return Datasets(tuple(datasets[name] for name in train), tuple(datasets[name] for name in test))
 
 
 def get_dataset(name: str, classes: Sequence[str] | None = None) -> Dataset:
-    """Reads a set and tells detectron2's catalogs about it.
+    """Reads a dataset and registers it in detectron2's catalogs.
 
     Args:
         name: ``folder:PATH``, ``json:PATH``, ``csv:PATH``, ``coco:ANNOTATIONS.json:IMAGE_ROOT``,
             ``shards:PATH/{000000..000127}.tar`` or a registered name.
-        classes: None for a training set, whose own classes and order are used. For any other set the training's
-            classes: labels are mapped by name where the source knows names, and are indices where it does not.
+        classes: None for a training set, which keeps its own classes in their order. For any other set the training
+            classes: labels are mapped by class name if the source has names; otherwise they are indices.
 
     Raises:
-        UserError: no such name, a source that cannot be read, or a class that the training lacks.
+        UserError: the name is unknown, the source cannot be read, or an image has a class that is not a training class.
     """
-    dataset = to_dataset(name, read_raw_dataset(name, training=classes is None), classes)
-    publish(dataset)
-    if user_function(name) is None:
-        DatasetCatalog[name] = CatalogReader(get_dataset, name, classes)
+    dataset = _read(name, classes)
+    _register(dataset, classes)
     return dataset
 
 
-def read_raw_dataset(name: str, training: bool) -> RawDataset:
-    """Reads a set under its own classes; ``name`` as for `get_dataset`, ``training`` as for `read_folder`.
-
-    Raises:
-        UserError: no such name, or a source that cannot be read.
-    """
-    function = user_function(name)
-    prefix, colon, path = name.partition(":")
-    readers = _readers(training)
-    if colon and prefix in readers:
-        if not path:
-            raise UserError(f"{name}: the path is missing; expected one of {', '.join(_FORMS)}")
-        return readers[prefix](os.path.expanduser(path))
-    if function is not None:
-        return _read_registered(name, function)
-    if name in BUILTIN:
-        return BUILTIN[name]()
-    _refuse_name(name)
-
-
 def get_datasets(train: Sequence[str], test: Sequence[str]) -> tuple[list[Dataset], list[Dataset]]:
-    """Reads the sets of a training: the first training set's classes rule, all others must fit.
+    """`read_datasets` as two lists."""
+    datasets = read_datasets(train, test)
+    return list(datasets.train), list(datasets.test)
+
+
+def read_raw_dataset(name: str, training: bool) -> RawDataset:
+    """Reads a dataset with its own classes.
+
+    Args:
+        name: as for `get_dataset`.
+        training: as for `read_folder`.
 
     Raises:
-        UserError: no training set is named, or as `get_dataset`.
+        UserError: the name is unknown, or the source cannot be read.
     """
-    if not train:
-        raise UserError("DATASETS.TRAIN names no set; the class list comes from the first one")
-    first = get_dataset(train[0])
-    rest = [get_dataset(name, first.classes) for name in train[1:]]
-    return [first, *rest], [get_dataset(name, first.classes) for name in test]
-
-
-def register_builtin() -> None:
-    """Puts our names into ``DatasetCatalog`` without reading anything; a user's set of the same name stays."""
-    for name in BUILTIN:
-        if name not in DatasetCatalog:
-            DatasetCatalog.register(name, CatalogReader(get_dataset, name, None))
-
-
-def _readers(training: bool) -> dict[str, Callable[[str], RawDataset]]:
-    return {
+    prefix, colon, path = name.partition(":")
+    readers: dict[str, Callable[[str], RawDataset]] = {
         "folder": partial(read_folder, training=training),
         "json": read_json,
         "csv": read_csv,
         "coco": read_coco,
         "shards": read_shards,
     }
+    if colon and prefix in readers:
+        if not path:
+            raise UserError(f"{name}: the path is missing; expected one of {', '.join(_FORMS)}")
+        return readers[prefix](os.path.expanduser(path))
+    function = user_function(name)
+    if function is not None:
+        return _read_user_dataset(name, function)
+    if name in BUILTIN:
+        return BUILTIN[name]()
+    _refuse_name(name)
 
 
-def _read_registered(name: str, function: Callable[[], list[dict]]) -> RawDataset:
+def _read(name: str, classes: Sequence[str] | None) -> Dataset:
+    return to_dataset(name, read_raw_dataset(name, training=classes is None), classes)
+
+
+def _read_serialized(name: str, classes: Sequence[str] | None) -> Dataset:
+    dataset = _read(name, classes)
+    if isinstance(dataset.records, StoredRecords):
+        return dataset
+    return replace(dataset, records=SerializedRecords(dataset.records))
+
+
+def _register(dataset: Dataset, classes: Sequence[str] | None) -> None:
+    publish(dataset)
+    if user_function(dataset.name) is None:
+        DatasetCatalog[dataset.name] = CatalogReader(dataset.name, classes)
+
+
+def _read_user_dataset(name: str, function: Callable[[], list[dict]]) -> RawDataset:
     records = function()
-    if isinstance(records, list):  # they may be kept where they came from, and ours are changed
+    if isinstance(records, list):  # copied because the user may keep them, and labels are changed in place
         records = [dict(record) if isinstance(record, dict) else record for record in records]
-    return check_records(records, name, classes=user_classes(name))
+    metadata = MetadataCatalog.get(name)
+    return check_records(records, name, classes=metadata.get(_USER_CLASSES, metadata.get("classes")))
+
+
+def _evaluator_type(name: str) -> str | None:
+    return MetadataCatalog.get(name).get("evaluator_type") if name in MetadataCatalog else None
 
 
 def _refuse_name(name: str) -> NoReturn:
@@ -164,9 +199,3 @@ def _refuse_name(name: str) -> NoReturn:
     near = difflib.get_close_matches(name, [*known, *_FORMS], n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise UserError(f"unknown dataset {name!r}: {hint}allowed are {', '.join(_FORMS)} and {', '.join(sorted(known))}")
-
-
-def read_datasets(train, test):
-    from imgcls.data.dataset import Datasets
-    a, b = get_datasets(train, test)
-    return Datasets(tuple(a), tuple(b))

@@ -1,4 +1,4 @@
-"""From an image to the square input of the network: the part that is decoded, cut and resized."""
+"""Cropping and resizing an image to the square input of the network."""
 
 import math
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from torch.nn.functional import interpolate
 
 from imgcls.data.image import EncodedImage
 
-# A JPEG decoded at a part of its size is a box-filtered image. Where the crop of that is still 3 times as large as
-# the result, the result differs from that of the whole image by less than 0.5 of 255 levels in the mean (at 2 times
-# by up to 0.9, at once by up to 3.9: photographs of scikit-image and scikit-learn, qualities 80 and 95).
+# A JPEG decoded at a reduced size is box-filtered. If the crop of it is still 3 times as large as the output, the
+# output differs from that of full-size decoding by less than 0.5 of 255 levels on average (2 times: up to 0.9, 1 time:
+# up to 3.9; measured on photographs of scikit-image and scikit-learn, qualities 80 and 95).
 MIN_OVERSAMPLING = 3
 
 
 class TrainCrop:
-    """A random part of the image, by area and aspect ratio, resized with antialiasing.
+    """A crop of random area and aspect ratio, resized with antialiasing.
 
-    Randomness is torch's global generator, drawn as torchvision's ``RandomResizedCrop`` does, whose own function takes
-    four times as long: as much as a twentieth of a small image's time.
+    Draws the same numbers from torch's global generator as torchvision's ``RandomResizedCrop``, in a quarter of the
+    time, which matters for small images.
 
     Args:
         size: side of the output in pixels.
@@ -37,12 +37,12 @@ class TrainCrop:
     def __call__(self, image: EncodedImage) -> Tensor:
         """uint8 ``(3, size, size)``, 0-255."""
         box = self._draw(*image.size)
-        part = decode_scale(min(box[2:]), self.size)
-        # Whole pixels of the smaller image, whether this file can be decoded so or not: one crop on every path.
-        top, left, height, width = (side // part for side in box)
-        pixels = image.pixels(part)
+        decode_scale = choose_decode_scale(min(box[2:]), self.size)
+        # Whole pixels of the reduced image, so that the crop does not depend on whether this file can be reduced.
+        top, left, height, width = (side // decode_scale for side in box)
+        pixels = image.pixels(decode_scale)
         if pixels.shape[:2] == image.size:
-            top, left, height, width = top * part, left * part, height * part, width * part
+            top, left, height, width = (side * decode_scale for side in (top, left, height, width))
         return resize(pixels[top : top + height, left : left + width], self.size, self.size)
 
     def _draw(self, full_height: int, full_width: int) -> tuple[int, int, int, int]:
@@ -53,18 +53,18 @@ class TrainCrop:
             ratio = math.exp(torch.empty(1).uniform_(low, high).item())
             height, width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
             if 0 < height <= full_height and 0 < width <= full_width:
-                top = torch.randint(full_height - height + 1, (1,)).item()
-                return top, torch.randint(full_width - width + 1, (1,)).item(), height, width
-        # The image is too long for any of them: its centre, as near to the ratios as it can be.
+                top = int(torch.randint(full_height - height + 1, (1,)))
+                return top, int(torch.randint(full_width - width + 1, (1,))), height, width
+        # The image is too elongated for these ratios: take its centre, at the nearest ratio.
         ratio = min(max(full_width / full_height, self.ratio[0]), self.ratio[1])
         height, width = min(full_height, round(full_width / ratio)), min(full_width, round(full_height * ratio))
         return (full_height - height) // 2, (full_width - width) // 2, height, width
 
 
 class EvalCrop:
-    """The short side resized to ``size / crop_pct`` with antialiasing, and the centre of that.
+    """Resizes the short side to ``size / crop_pct`` with antialiasing, and crops the centre.
 
-    A JPEG is always decoded at its full size: the result is that of the exact image.
+    A JPEG is always decoded at its full size, so that evaluation uses the exact pixels.
 
     Args:
         size: side of the output in pixels.
@@ -85,15 +85,19 @@ class EvalCrop:
 
 
 def resize(pixels: NDArray[np.uint8], height: int, width: int) -> Tensor:
-    """``(H, W, 3)`` to ``(3, height, width)``, bilinear with antialiasing, as Pillow does it.
+    """Resizes ``(H, W, 3)`` to ``(3, height, width)``: bilinear with antialiasing, like Pillow.
 
-    The result is a view of ``(height, width, 3)``: torch is fastest on uint8 pixels whose colours lie side by side, and
-    so is a network in channels-last format.
+    The result is channels-last in memory, the fastest format both for this operation and for a network that uses it.
     """
     image = torch.from_numpy(np.ascontiguousarray(pixels)).unsqueeze(0).permute(0, 3, 1, 2)
     return interpolate(image, (height, width), mode="bilinear", antialias=True)[0]
 
 
-def decode_scale(side: int, result: int) -> int:
-    """The part of its size (1, 1/2, 1/4, 1/8) at which a JPEG may be decoded, if ``side`` pixels become ``result``."""
-    return next((part for part in (8, 4, 2) if side >= part * result * MIN_OVERSAMPLING), 1)
+def choose_decode_scale(crop_side: int, size: int) -> int:
+    """The largest `decode_scale` (8, 4, 2 or 1) at which a crop still has `MIN_OVERSAMPLING` times the output's size.
+
+    Args:
+        crop_side: shorter side of the crop, in pixels of the full-size image.
+        size: side of the output in pixels.
+    """
+    return next((scale for scale in (8, 4, 2) if crop_side >= scale * size * MIN_OVERSAMPLING), 1)

@@ -1,39 +1,73 @@
-"""What a dataset is, and what a reader hands on."""
+"""What a dataset is, and what a reader returns."""
 
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+from detectron2.data import DatasetFromList
 
 from imgcls.errors import UserError
 
 
 class StoredRecords(Sequence[dict]):
-    """Records that are not kept as dicts but made when they are asked for: sets of millions of images.
+    """Records that are built on access instead of being kept as dicts: for sets of millions of images.
 
-    Their image ids are unique and their labels were checked when they were stored.
+    Image ids are unique and labels valid: both were checked when the records were stored.
     """
 
     @abstractmethod
     def label_counts(self) -> Counter[int]:
-        """How many images each label has."""
+        """How many images have each label."""
 
     @abstractmethod
     def relabelled(self, mapping: Sequence[int | None]) -> "StoredRecords":
-        """The same images, with ``mapping[label]`` for every label; None is for labels that none has."""
+        """The same images, where each label becomes ``mapping[label]``; None is allowed for unused labels."""
+
+
+class SerializedRecords(StoredRecords):
+    """A list of records, pickled into one array that forked loader workers share instead of copying.
+
+    Args:
+        records: the labelled records of one set; each must be picklable.
+    """
+
+    def __init__(self, records: Sequence[dict]):
+        self._counts = label_counts(records)
+        self._records = DatasetFromList(records, copy=False)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        """The record at ``index``, a new dict each time; a list of them for a slice."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self._records[range(len(self))[index]]
+
+    def label_counts(self) -> Counter[int]:
+        """How many images have each label."""
+        return self._counts.copy()
+
+    def relabelled(self, mapping: Sequence[int | None]) -> "SerializedRecords":
+        """The same images, where each label becomes ``mapping[label]``; None is allowed for unused labels."""
+        return SerializedRecords(_relabel(list(self), mapping))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A named set of images under the classes of a training.
+    """A named set of images, labelled with the training classes.
 
     Attributes:
         name: as in ``DATASETS.TRAIN`` or ``DATASETS.TEST``.
-        records: ``{"file_name", "image_id", "label"}`` each, or ``"labels"`` for a multi-label set; a list or
+        records: each ``{"file_name", "image_id", "label"}``, or ``"labels"`` in a multi-label set; a list or
             ``StoredRecords``.
-        classes: the training's class names; index = label.
+        classes: the class names of the training; index = label.
         multi_label: whether the records have ``"labels"``.
         source: the file or folder that the records were read from.
+        logged: messages about unreadable images that have been logged. Loaders add to it, and all sets of a run
+            share it, so that each message is logged once per run.
     """
 
     name: str
@@ -41,16 +75,52 @@ class Dataset:
     classes: list[str]
     multi_label: bool
     source: str
+    logged: set[str] = field(default_factory=set, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """All datasets of a run.
+
+    Attributes:
+        train: the sets of ``DATASETS.TRAIN``, at least one.
+        test: the sets of ``DATASETS.TEST``.
+    """
+
+    train: tuple[Dataset, ...]
+    test: tuple[Dataset, ...]
+
+    @property
+    def classes(self) -> list[str]:
+        """The class names of the first training set; index = label."""
+        return self.train[0].classes
+
+    @property
+    def num_train_images(self) -> int:
+        """The number of images in all training sets."""
+        return sum(len(dataset.records) for dataset in self.train)
+
+    def test_set(self, name: str) -> Dataset:
+        """The test set of this name.
+
+        Raises:
+            UserError: there is none.
+        """
+        for dataset in self.test:
+            if dataset.name == name:
+                return dataset
+        known = ", ".join(dataset.name for dataset in self.test) or "empty"
+        raise UserError(f"{name}: is not one of the test sets; DATASETS.TEST is {known}")
 
 
 @dataclass(frozen=True)
 class RawDataset:
-    """What a reader hands on: labels are indices into its own ``classes``.
+    """What a reader returns: labels are indices into its own ``classes``.
 
     Attributes:
-        records: a list that may be changed by whoever gets it, or ``StoredRecords``.
-        classes: in the source's own order.
-        named: whether the source knows names, or ``classes`` are just the indices written out.
+        records: a list that the caller may change, or ``StoredRecords``.
+        classes: in the order of the source.
+        named: whether the source has class names; otherwise ``classes`` are the indices as text.
         multi_label: whether the records have ``"labels"``.
         source: the file or folder that was read.
     """
@@ -63,28 +133,28 @@ class RawDataset:
 
 
 def label_counts(records: Sequence[dict]) -> Counter[int]:
-    """How many images each label has."""
+    """How many images have each label."""
     if isinstance(records, StoredRecords):
         return records.label_counts()
     return Counter(label for record in records for label in labels_of(record))
 
 
 def labels_of(record: dict) -> Sequence[int]:
-    """The labels of a record of either kind."""
+    """The labels of a single-label or multi-label record."""
     return record["labels"] if "labels" in record else (record["label"],)
 
 
 def to_dataset(name: str, raw: RawDataset, classes: Sequence[str] | None = None) -> Dataset:
-    """Gives the raw its name and the training's classes; labels of a list are changed in place.
+    """Names a raw dataset and maps its labels to the training classes; labels in a list are changed in place.
 
     Args:
-        name: begins every message.
-        raw: from a reader.
-        classes: the training's classes; None makes the raw's own the training's.
+        name: starts every message.
+        raw: what a reader returned.
+        classes: the class names of the training; None for a training set, which keeps its own.
 
     Raises:
-        UserError: an image id comes twice, there is no class, a class name comes twice, or an image has a
-            class that the training lacks.
+        UserError: two images have the same id, there is no class, two classes have the same name, or an image has
+            a class that is not a training class.
     """
     records = raw.records
     if not isinstance(records, StoredRecords):
@@ -100,7 +170,7 @@ def to_dataset(name: str, raw: RawDataset, classes: Sequence[str] | None = None)
 
 
 def check_labels(dataset: Dataset, num_classes: int, multi_label: bool) -> None:
-    """Checks a set against the model that is to be trained or tested on it.
+    """Checks that a dataset fits the model that is trained or evaluated on it.
 
     Args:
         dataset: a training or test set.
@@ -108,13 +178,13 @@ def check_labels(dataset: Dataset, num_classes: int, multi_label: bool) -> None:
         multi_label: whether ``MODEL.CLSNET.HEAD`` is "sigmoid".
 
     Raises:
-        UserError: the wrong kind of label for the head, another number of classes, or a label out of range.
+        UserError: the head needs another kind of label, the number of classes differs, or a label is out of range.
     """
     if dataset.multi_label != multi_label:
-        came, needed, other = ("labels", "label", "sigmoid") if dataset.multi_label else ("label", "labels", "softmax")
+        found, needed, other = ("labels", "label", "sigmoid") if dataset.multi_label else ("label", "labels", "softmax")
         head = "sigmoid" if multi_label else "softmax"
         raise UserError(
-            f'{dataset.name}: has "{came}", but MODEL.CLSNET.HEAD is "{head}", which needs "{needed}"; '
+            f'{dataset.name}: has "{found}", but MODEL.CLSNET.HEAD is "{head}", which needs "{needed}"; '
             f'set MODEL.CLSNET.HEAD "{other}", or name a set with "{needed}"'
         )
     if len(dataset.classes) != num_classes:
@@ -135,10 +205,10 @@ def check_labels(dataset: Dataset, num_classes: int, multi_label: bool) -> None:
 
 def _check_training_classes(name: str, classes: list[str]) -> None:
     if not classes:
-        raise UserError(f"{name}: no image has a label, so there is no class to train")
+        raise UserError(f"{name}: no image has a label, so there is no class to train on")
     if len(set(classes)) != len(classes):
         twice = next(c for i, c in enumerate(classes) if c in classes[:i])
-        raise UserError(f"{name}: two classes have the name {twice!r}; give each class a name of its own")
+        raise UserError(f"{name}: two classes have the name {twice!r}; class names must be unique")
 
 
 def _map_by_name(name: str, raw: RawDataset, classes: Sequence[str]) -> Sequence[dict]:
@@ -155,8 +225,13 @@ def _map_by_name(name: str, raw: RawDataset, classes: Sequence[str]) -> Sequence
         )
     if isinstance(records, StoredRecords):
         return records.relabelled(mapping)
+    return _relabel(records, mapping)
+
+
+def _relabel(records: Sequence[dict], mapping: Sequence[int | None]) -> Sequence[dict]:
+    """Changes the labels of a list of records in place."""
     for record in records:
-        if raw.multi_label:
+        if "labels" in record:
             record["labels"] = [mapping[label] for label in record["labels"]]
         else:
             record["label"] = mapping[record["label"]]
@@ -177,11 +252,11 @@ def _some(names: Sequence[str]) -> str:
 
 
 def check_unique_ids(source: str, numbered: Iterable[tuple[int, int | str]]) -> None:
-    """Checks that no image id comes twice.
+    """Checks that image ids are unique.
 
     Args:
-        source: begins the message.
-        numbered: record numbers from 1 on, and the ids of these records.
+        source: starts the message.
+        numbered: pairs of record number, counted from 1, and image id.
 
     Raises:
         UserError: names the first two records with the same id.
@@ -194,17 +269,3 @@ def check_unique_ids(source: str, numbered: Iterable[tuple[int, int | str]]) -> 
                 f"{source}: records {before} and {number} have the same image_id {image_id!r}; "
                 "each image of a set needs an id of its own"
             )
-
-
-@dataclass(frozen=True)
-class Datasets:
-    train: tuple
-    test: tuple
-
-    @property
-    def classes(self):
-        return self.train[0].classes
-
-    @property
-    def num_train_images(self):
-        return sum(len(d.records) for d in self.train)

@@ -1,4 +1,4 @@
-"""The stored bytes of a record's image: a file of its own, or a part of a shard."""
+"""Reading an image: the bytes of a file or of a slice of a shard, decoded to pixels."""
 
 import io
 import os
@@ -17,8 +17,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from imgcls.errors import UserError
 
 ADVICE = 'replace or remove it, or set DATALOADER.BAD_IMAGES to "skip"'
-# A training reads 16 shards at a time (data/shard_sampler.py), and twice as many where one window ends.
-_OPEN_SHARDS = 32
+_SHARD_ADVICE = (
+    'find all damage with tools/pack_dataset.py --verify and restore the shard, or set DATALOADER.BAD_IMAGES to "skip"'
+)
 
 
 class BadImageError(UserError):
@@ -26,13 +27,13 @@ class BadImageError(UserError):
 
 
 class ShardSlice(NamedTuple):
-    """Where an image lies in a shard, as ``record["shard_slice"]``.
+    """Where an image is stored in a shard; the value of ``record["shard_slice"]``.
 
     Attributes:
-        shard: path of the file.
-        offset: of the first byte.
+        shard: path of the shard.
+        offset: position of the first byte.
         size: in bytes.
-        crc32: of the bytes. JPEG has no checksum: without one, damage would be trained on.
+        crc32: of the bytes. JPEG has no checksum; without this one, corrupted images would be used silently.
     """
 
     shard: str
@@ -41,82 +42,103 @@ class ShardSlice(NamedTuple):
     crc32: int
 
 
-def read_bytes(record: Mapping[str, Any]) -> bytes:
-    """The encoded image of a record, from its ``"shard_slice"`` or else from its ``"file_name"``.
+class OpenShards:
+    """Reads slices of shards and keeps the files used last open.
+
+    Forked processes may share the open files, because ``pread`` uses no file position. A spawned process gets none.
+
+    Args:
+        limit: files to keep open. Training reads the 16 shards of a window (`ShardSampler`), and those of two windows
+            where one ends.
+    """
+
+    def __init__(self, limit: int = 32):
+        self.limit = limit
+        self._descriptors: OrderedDict[str, int] = OrderedDict()
+
+    def read(self, shard_slice: ShardSlice) -> bytes:
+        """The bytes of a slice; fewer if the file ends before it does.
+
+        Raises:
+            OSError: the shard cannot be opened or read.
+        """
+        return os.pread(self._descriptor(shard_slice.shard), shard_slice.size, shard_slice.offset)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"limit": self.limit, "_descriptors": OrderedDict()}
+
+    def __del__(self) -> None:
+        while self._descriptors:
+            os.close(self._descriptors.popitem()[1])
+
+    def _descriptor(self, path: str) -> int:
+        if path in self._descriptors:
+            self._descriptors.move_to_end(path)
+            return self._descriptors[path]
+        descriptor = self._descriptors[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        if len(self._descriptors) > self.limit:
+            os.close(self._descriptors.popitem(last=False)[1])
+        return descriptor
+
+
+def read_bytes(record: Mapping[str, Any], shards: OpenShards | None = None) -> bytes:
+    """The encoded image of a record, from its ``"shard_slice"`` if it has one, else from its ``"file_name"``.
+
+    Args:
+        record: a dataset record.
+        shards: reads the slices; by default the shard is opened for this call only.
 
     Raises:
-        BadImageError: missing, empty, or not what was once stored in the shard.
+        BadImageError: the file is missing or empty, or the slice differs from what was packed.
     """
-    place = record.get("shard_slice")
-    return (
-        _read_member(record["file_name"], place) if isinstance(place, ShardSlice) else _read_file(record["file_name"])
-    )
-
-
-def _read_file(path: str) -> bytes:
+    name, shard_slice = record["file_name"], record.get("shard_slice")
+    if isinstance(shard_slice, ShardSlice):
+        return _read_slice(name, shard_slice, OpenShards() if shards is None else shards)
     try:
-        with open(path, "rb") as file:
+        with open(name, "rb") as file:
             data = file.read()
     except OSError as error:
-        raise BadImageError(f"{path}: cannot be opened: {error.strerror}; {ADVICE}") from error
+        raise BadImageError(f"{name}: cannot be opened: {error.strerror}; {ADVICE}") from error
     if not data:
-        raise BadImageError(f"{path}: the file is empty (0 bytes); {ADVICE}")
+        raise BadImageError(f"{name}: the file is empty (0 bytes); {ADVICE}")
     return data
 
 
-def _read_member(name: str, place: ShardSlice) -> bytes:
+def _read_slice(name: str, shard_slice: ShardSlice, shards: OpenShards) -> bytes:
     try:
-        data = os.pread(_shards.descriptor(place.shard), place.size, place.offset)
+        data = shards.read(shard_slice)
     except (OSError, ValueError, OverflowError) as error:
         raise BadImageError(f"{name}: the shard cannot be read: {error}; {_SHARD_ADVICE}") from error
-    if len(data) != place.size:
-        raise BadImageError(f"{name}: the shard ends after {len(data)} of its {place.size} bytes; {_SHARD_ADVICE}")
-    if zlib.crc32(data) != place.crc32:
+    if len(data) != shard_slice.size:
+        raise BadImageError(
+            f"{name}: the shard ends after {len(data)} of its {shard_slice.size} bytes; {_SHARD_ADVICE}"
+        )
+    if zlib.crc32(data) != shard_slice.crc32:
         raise BadImageError(f"{name}: its checksum in the shard is wrong; {_SHARD_ADVICE}")
     return data
 
 
-_SHARD_ADVICE = (
-    "find all damage with tools/pack_dataset.py --verify and bring the shard back, or set DATALOADER.BAD_IMAGES to "
-    '"skip"'
-)
-
-
-class _OpenShards:
-    """Descriptors of the shards last used. ``pread`` has no position, so processes may share one after a fork."""
-
-    def __init__(self, limit: int):
-        self.limit = limit
-        self.descriptors: OrderedDict[str, int] = OrderedDict()
-
-    def descriptor(self, path: str) -> int:
-        if path in self.descriptors:
-            self.descriptors.move_to_end(path)
-            return self.descriptors[path]
-        descriptor = self.descriptors[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        if len(self.descriptors) > self.limit:
-            os.close(self.descriptors.popitem(last=False)[1])
-        return descriptor
-
-
-_shards = _OpenShards(_OPEN_SHARDS)
-
-
 _ORIENTATION = 0x0112  # EXIF tag
-# Markers of a frame header (SOF0 to SOF2, Huffman coding), of EXIF, and of segments that have no length.
+# JPEG markers: frame headers (SOF0 to SOF2, Huffman coding), EXIF, and segments without a length.
 _FRAMES = (0xC0, 0xC1, 0xC2)
 _APP1 = 0xE1
 _BARE = (0x01, *range(0xD0, 0xD8))
+_DECODE_FLAGS = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 
 
 @dataclass(frozen=True)
 class JpegHeader:
-    """A JPEG that OpenCV decodes right.
+    """The header of a JPEG that OpenCV decodes correctly.
 
     Attributes:
         height: of the stored image, in pixels.
         width: likewise.
-        upright: no EXIF orientation turns it.
+        upright: whether no EXIF orientation rotates or mirrors it.
     """
 
     height: int
@@ -125,7 +147,7 @@ class JpegHeader:
 
 
 def read_jpeg_header(data: bytes) -> JpegHeader | None:
-    """Of a JPEG with 1 or 3 components of 8 bits that ends with its end marker; None for anything else."""
+    """The header of a complete JPEG with 1 or 3 components of 8 bits; None for any other data."""
     if not data.startswith(b"\xff\xd8") or not data.endswith(b"\xff\xd9"):
         return None
     at, upright = 2, True
@@ -149,26 +171,26 @@ def _is_upright(segment: bytes) -> bool:
     try:
         exif.load(segment)
         return exif.get(_ORIENTATION, 1) == 1
-    except Exception:  # whatever a damaged tag does to Pillow: the image is decoded to learn its size
+    except Exception:  # a damaged tag can raise anything in Pillow; the image is then decoded to learn its size
         return False
 
 
 class EncodedImage:
-    """An encoded image whose size is known before it is decoded, where the file allows that.
+    """An encoded image whose size is known before it is decoded, if the file format allows that.
 
-    It is upright (EXIF orientation applied) and in 8-bit colour, whatever the file holds: grey and palette images
-    become colour, 16-bit ones are scaled to 8 bits, CMYK is converted, and an alpha channel is dropped.
+    Decoded images are 8-bit colour with the EXIF orientation applied: grey and palette images become colour, 16-bit
+    images are scaled to 8 bits, CMYK is converted, and an alpha channel is dropped.
 
     Args:
-        data: the file's bytes.
-        name: begins every message.
+        data: the content of the file.
+        name: starts every message.
         image_format: ``"BGR"`` or ``"RGB"``.
 
     Attributes:
         size: height and width in pixels.
 
     Raises:
-        BadImageError: truncated, or not an image.
+        BadImageError: the data is truncated, or not an image.
     """
 
     def __init__(self, data: bytes, name: str, image_format: str = "BGR"):
@@ -177,55 +199,50 @@ class EncodedImage:
         self.image_format = image_format
         header = read_jpeg_header(data)
         self._plain = header is not None or _is_plain_png(data)
-        self._decoded = None
+        self._decoded: NDArray[np.uint8] | None = None
+        self.size: tuple[int, int]
         if header is not None and header.upright:
             self.size = (header.height, header.width)
         else:
             self._decoded = self._decode(cv2.IMREAD_COLOR)
-            self.size = self._decoded.shape[:2]
+            self.size = (self._decoded.shape[0], self._decoded.shape[1])
 
-    def pixels(self, shrink: int = 1) -> NDArray[np.uint8]:
+    def pixels(self, decode_scale: int = 1) -> NDArray[np.uint8]:
         """``(H, W, 3)`` uint8, 0-255.
 
         Args:
-            shrink: 1, 2, 4 or 8. A JPEG is decoded at this part of its size, rounded up, in less time; anything else
-                comes at its full size.
+            decode_scale: 1, 2, 4 or 8. A JPEG is decoded at 1 / ``decode_scale`` of its size, rounded up, which takes
+                less time; any other image is decoded at its full size.
 
         Raises:
-            BadImageError: damaged.
+            BadImageError: the data is damaged.
         """
         if self._decoded is not None:
             return self._decoded
-        # The header is upright, so a second opinion on the orientation could only make a different image.
-        return self._decode(_REDUCED[shrink] | cv2.IMREAD_IGNORE_ORIENTATION)
+        # `size` assumes an upright image, so OpenCV must not apply an orientation that it reads differently.
+        return self._decode(_DECODE_FLAGS[decode_scale] | cv2.IMREAD_IGNORE_ORIENTATION)
 
     def _decode(self, flags: int) -> NDArray[np.uint8]:
         if self._plain:
             try:
                 image = cv2.imdecode(np.frombuffer(self.data, np.uint8), flags)
-            except cv2.error:  # a header that promises too many pixels
+            except cv2.error:  # for example, the header announces too many pixels
                 image = None
             if image is not None:
-                return image if self.image_format == "BGR" else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+                if self.image_format == "RGB":
+                    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+                return np.asarray(image, np.uint8)
         rgb = _decode_with_pillow(self.name, self.data)
         return rgb if self.image_format == "RGB" else np.ascontiguousarray(rgb[:, :, ::-1])
 
 
 def read_image(path: str, image_format: str = "BGR") -> NDArray[np.uint8]:
-    """Reads a file as ``EncodedImage`` does: ``(H, W, 3)`` uint8, 0-255.
+    """Reads and decodes a file, as `EncodedImage` does: ``(H, W, 3)`` uint8, 0-255.
 
     Raises:
-        BadImageError: missing, empty, truncated, or not an image.
+        BadImageError: the file is missing, empty or truncated, or not an image.
     """
     return EncodedImage(read_bytes({"file_name": path}), path, image_format).pixels()
-
-
-_REDUCED = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
 
 
 def _decode_with_pillow(path: str, data: bytes) -> NDArray[np.uint8]:
@@ -236,22 +253,22 @@ def _decode_with_pillow(path: str, data: bytes) -> NDArray[np.uint8]:
                 return _to_8_bit(upright)
             return np.array(upright.convert("RGB"))
     except UnidentifiedImageError as error:
-        raise BadImageError(f"{path}: not an image that Pillow knows; {ADVICE}") from error
+        raise BadImageError(f"{path}: not an image that Pillow can read; {ADVICE}") from error
     # Pillow's decoders raise all of these for damaged files.
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise BadImageError(f"{path}: damaged or truncated ({' '.join(str(error).split())}); {ADVICE}") from error
 
 
 def _to_8_bit(image: Image.Image) -> NDArray[np.uint8]:
-    """Grey of more than 8 bits: Pillow's own conversion clips at 255 instead of scaling."""
+    """Scales grey images of more than 8 bits; Pillow's own conversion clips at 255 instead."""
     grey = np.array(image)
-    # Integers: the whole 16-bit range on the whole 8-bit range. Floats have no range of their own: 0-255 is taken.
+    # Integers are scaled from the 16-bit to the 8-bit range. Floats have no fixed range: 0-255 is assumed.
     scale = 1 if grey.dtype.kind == "f" else 257
-    grey = np.clip(grey / scale, 0, 255)
-    return np.repeat(np.rint(grey).astype(np.uint8)[:, :, None], 3, axis=2)
+    scaled = np.rint(np.clip(grey / scale, 0, 255)).astype(np.uint8)
+    return np.repeat(scaled[:, :, None], 3, axis=2)
 
 
 def _is_plain_png(data: bytes) -> bool:
-    """A PNG of 8-bit grey or colour, with or without alpha, that is whole and has no orientation of its own."""
-    whole = data.startswith(b"\x89PNG\r\n\x1a\n") and data[-8:-4] == b"IEND"
-    return whole and data[24] == 8 and data[25] in (0, 2, 4, 6) and b"eXIf" not in data
+    """Whether this is a complete PNG of 8-bit grey or colour, with or without alpha, and without an orientation."""
+    complete = data.startswith(b"\x89PNG\r\n\x1a\n") and data[-8:-4] == b"IEND"
+    return complete and data[24] == 8 and data[25] in (0, 2, 4, 6) and b"eXIf" not in data

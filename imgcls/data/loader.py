@@ -1,54 +1,64 @@
-"""Stacked batches from mapped records."""
+"""Data loaders that give stacked batches."""
 
 import logging
 import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import cv2
+import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetFromList, MetadataCatalog
+from detectron2.data import DatasetFromList
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch import Tensor
 from torch.utils.data import BatchSampler, ConcatDataset, DataLoader, Sampler
 
-from imgcls.data.catalog import get_dataset, get_datasets
-from imgcls.data.dataset import StoredRecords
+from imgcls.data.dataset import Dataset, StoredRecords
 from imgcls.data.mapper import ClsDatasetMapper, MappedDataset
-from imgcls.data.sampler import ShardSampler, TrainingSampler
+from imgcls.data.sampler import ShardSampler, TrainingSampler, split_evenly
 from imgcls.data.shards.reader import ShardRecords
 from imgcls.errors import UserError
 from imgcls.structures import stack
 
 _logger = logging.getLogger(__name__)
-_logged: set[str] = set()
 
 
 class ClsLoader:
-    """A torch ``DataLoader`` that reports images which could not be read.
+    """A torch ``DataLoader`` that logs images which cannot be read and copies batches to a GPU ahead of time.
 
-    Nothing starts before the first batch is asked for, so that a resumed run can still say where to begin.
+    Workers start with the first batch, so that a resumed run can call ``start_at`` before.
 
     Args:
-        loader: gives batches of ``collate``.
+        loader: gives batches of `collate`.
         batch_size: of all processes together, for ``start_at``.
-        device: that batches are brought to ahead of time, where it is a GPU.
+        device: where batches go; on any device but a GPU they stay in main memory.
+        logged: messages about unreadable images that are not logged again; new ones are added (`Dataset.logged`).
+
+    Attributes:
+        bad_images: messages about the unreadable images that this loader has skipped.
     """
 
-    def __init__(self, loader: DataLoader, batch_size: int, device: torch.device | None = None):
+    def __init__(
+        self,
+        loader: DataLoader,
+        batch_size: int,
+        device: torch.device | None = None,
+        logged: set[str] | None = None,
+    ):
         self.loader = loader
         self.batch_size = batch_size
         self.device = device or torch.device("cpu")
+        self.logged = set() if logged is None else logged
         self.bad_images: set[str] = set()
 
     @property
     def num_images(self) -> int:
-        """Records in the dataset, whatever this process sees of them."""
-        return len(self.loader.dataset)
+        """The number of records in the dataset, over all processes."""
+        return len(cast(MappedDataset, self.loader.dataset))
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -57,60 +67,58 @@ class ClsLoader:
         yield from prefetch(self._batches(), self.device)
 
     def start_at(self, iteration: int) -> None:
-        """Makes the next iterator begin at the batch of ``iteration``, without reading what lies before it."""
-        sampler = self.loader.batch_sampler.sampler
-        if isinstance(sampler, TrainingSampler):
-            sampler.first_position = iteration * self.batch_size
+        """Makes the next iterator start with the batch of ``iteration``, without reading the batches before it."""
+        batch_sampler = self.loader.batch_sampler
+        if isinstance(batch_sampler, BatchSampler) and isinstance(batch_sampler.sampler, TrainingSampler):
+            batch_sampler.sampler.first_position = iteration * self.batch_size
 
     def _batches(self) -> Iterator[dict[str, Any]]:
         for batch in self.loader:
-            self._report(batch.pop("bad_images"))
+            self._log(batch.pop("bad_images"))
             if batch:
                 yield batch
 
-    def _report(self, messages: Sequence[str]) -> None:
+    def _log(self, messages: Sequence[str]) -> None:
         for message in messages:
-            if message not in self.bad_images:
-                self.bad_images.add(message)
-                # A set is evaluated many times by loaders of their own; its files are logged by the first one.
-                if message not in _logged:
-                    _logged.add(message)
-                    _logger.warning("left out, bad image number %d: %s", len(self.bad_images), message)
+            self.bad_images.add(message)
+            if message not in self.logged:
+                self.logged.add(message)
+                _logger.warning("skipped bad image number %d: %s", len(self.bad_images), message)
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Samples of ``MappedDataset`` to the stacked form, plus ``"bad_images"``; only that where none could be read."""
+    """Stacks samples of `MappedDataset` and collects their ``"bad_images"``, the only key if none could be read."""
     readable = [sample for sample in samples if "image" in sample]
     batch = stack(readable) if readable else {}
     return {**batch, "bad_images": [message for sample in samples for message in sample["bad_images"]]}
 
 
 def init_worker(worker_id: int) -> None:
-    """One thread a worker: workers are the parallelism, and OpenCV's threads do not survive a fork.
+    """Prepares a loader worker: one thread, and no reaction to the signals with which a run is asked to stop.
 
-    A signal to all processes of a run asks for a checkpoint (``engine.preempt``): a worker goes on until it is there,
-    and ends when its own parent says so.
+    SIGUSR1 and SIGTERM may be sent to all processes of a run. Workers ignore them so that training can reach a
+    checkpoint; they exit only when their parent terminates them. OpenCV's threads would not survive the fork.
     """
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_exit_on_signal_of, args=(os.getppid(),), daemon=True).start()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
 
-def _end_with_parent(parent: int) -> None:
+def _exit_on_signal_of(parent: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)
 
 
 def prefetch(batches: Iterable[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:
-    """The same batches, with their tensors on a CUDA device; on any other device they pass as they are.
+    """Copies the tensors of each batch to a CUDA device, one batch ahead; for other devices changes nothing.
 
-    Each copy is on a stream of its own, one batch ahead. It is asynchronous from pinned memory.
+    Copies run on a separate stream. From pinned memory they are asynchronous.
 
     Args:
-        batches: tensors and anything else by name.
+        batches: tensors and other values by name.
         device: of the model.
     """
     if device.type != "cuda":
@@ -119,89 +127,119 @@ def prefetch(batches: Iterable[dict[str, Any]], device: torch.device) -> Iterato
     stream = torch.cuda.Stream(device)
     waiting = None
     for batch in batches:
-        coming = _start(batch, device, stream)
+        started = _start_copy(batch, device, stream)
         if waiting is not None:
-            yield _arrive(*waiting, device)
-        waiting = coming
+            yield _finish_copy(*waiting, device)
+        waiting = started
     if waiting is not None:
-        yield _arrive(*waiting, device)
+        yield _finish_copy(*waiting, device)
 
 
-def _start(batch: dict[str, Any], device: torch.device, stream: Any) -> tuple[dict[str, Any], Any]:
+def _start_copy(
+    batch: dict[str, Any], device: torch.device, stream: torch.cuda.Stream
+) -> tuple[dict[str, Any], torch.cuda.Event]:
     with torch.cuda.stream(stream):
-        moved = {
+        copied = {
             name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
             for name, value in batch.items()
         }
-        return moved, stream.record_event()
+        return copied, stream.record_event()
 
 
-def _arrive(batch: dict[str, Any], copied: Any, device: torch.device) -> dict[str, Any]:
-    """Makes what is computed from now on wait for the copy, not the host."""
+def _finish_copy(batch: dict[str, Any], copied: torch.cuda.Event, device: torch.device) -> dict[str, Any]:
+    """Makes the current stream, but not the CPU, wait for the copy."""
     current = torch.cuda.current_stream(device)
     current.wait_event(copied)
     for value in batch.values():
         if isinstance(value, Tensor):
-            value.record_stream(current)  # its memory is not for the copying stream again before that is done
+            value.record_stream(current)  # the copy stream must not reuse this memory while it is being read
     return batch
 
 
-def build_train_loader(cfg: CfgNode, datasets) -> ClsLoader:
-    """An endless loader over ``DATASETS.TRAIN``; ``SOLVER.IMS_PER_BATCH`` images an iteration over all processes."""
-    records = _chain([dataset.records for dataset in datasets])
-    parts = comm.get_world_size() * cfg.SOLVER.ACCUM_STEPS
-    if cfg.SOLVER.IMS_PER_BATCH % parts:
+def build_train_loader(cfg: CfgNode, datasets: Sequence[Dataset]) -> ClsLoader:
+    """Builds an endless loader over all training sets, with ``SOLVER.IMS_PER_BATCH`` images an iteration in total.
+
+    Args:
+        cfg: the config of the run.
+        datasets: the training sets, at least one; their records are used in this order.
+
+    Raises:
+        UserError: the batch cannot be divided by the number of processes and accumulation steps.
+    """
+    shares = comm.get_world_size() * cfg.SOLVER.ACCUM_STEPS
+    if cfg.SOLVER.IMS_PER_BATCH % shares:
         raise UserError(
             f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH} on {comm.get_world_size()} processes with "
-            f"SOLVER.ACCUM_STEPS {cfg.SOLVER.ACCUM_STEPS}; allowed: a multiple of {parts}"
+            f"SOLVER.ACCUM_STEPS {cfg.SOLVER.ACCUM_STEPS}; allowed: a multiple of {shares}"
         )
-    # All ranks must agree on the seed of the order; a negative SEED means a new one every run.
+    # All ranks must use the same seed; a negative SEED means a new one for every run.
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     samples = MappedDataset(
-        records,
+        _concatenate([dataset.records for dataset in datasets]),
         ClsDatasetMapper(cfg, is_train=True),
         seed,
         on_bad="next" if cfg.DATALOADER.BAD_IMAGES == "skip" else "error",
     )
     sampler = _build_sampler([dataset.records for dataset in datasets], seed)
-    return ClsLoader(_build_loader(cfg, samples, sampler, True), cfg.SOLVER.IMS_PER_BATCH, _device(cfg))
+    loader = _build_loader(cfg, samples, sampler, drop_last=True)
+    return ClsLoader(loader, cfg.SOLVER.IMS_PER_BATCH, _device(cfg), datasets[0].logged)
 
 
-def build_test_loader(cfg: CfgNode, dataset) -> ClsLoader:
-    """Every image of one set once, over all processes, in the training set's classes."""
+def build_test_loader(cfg: CfgNode, dataset: Dataset) -> ClsLoader:
+    """Builds a loader that gives every image of a test set once, divided between the processes."""
     samples = MappedDataset(
-        _chain([dataset.records]),
+        _concatenate([dataset.records]),
         ClsDatasetMapper(cfg, is_train=False),
         on_bad="drop" if cfg.DATALOADER.BAD_IMAGES == "skip" else "error",
     )
-    return ClsLoader(_build_loader(cfg, samples, InferenceSampler(len(samples)), False), cfg.SOLVER.IMS_PER_BATCH)
+    loader = _build_loader(cfg, samples, InferenceSampler(len(samples)), drop_last=False)
+    return ClsLoader(loader, cfg.SOLVER.IMS_PER_BATCH, logged=dataset.logged)
 
 
-def _build_sampler(parts: Sequence[Sequence[dict]], seed: int) -> TrainingSampler:
-    ranks = {"rank": comm.get_rank(), "world_size": comm.get_world_size()}
-    if all(isinstance(part, ShardRecords) for part in parts):
-        return ShardSampler([size for part in parts for size in part.shard_sizes.tolist()], seed, **ranks)
-    return TrainingSampler(sum(map(len, parts)), seed, **ranks)
+def _build_sampler(sets: Sequence[Sequence[dict]], seed: int) -> TrainingSampler:
+    """Shards are read window by window; sets without shards take part as pseudo-shards of the median size."""
+    rank, world_size = comm.get_rank(), comm.get_world_size()
+    real_sizes = [size for records in sets if isinstance(records, ShardRecords) for size in records.shard_sizes]
+    if not real_sizes:
+        return TrainingSampler(sum(map(len, sets)), seed, rank, world_size)
+    typical = max(1, int(np.median(real_sizes)))
+    sizes: list[int] = []
+    shuffled: list[range] = []
+    first = 0
+    for records in sets:
+        if isinstance(records, ShardRecords):
+            sizes += records.shard_sizes.tolist()
+        else:
+            sizes += split_evenly(len(records), typical)
+            shuffled.append(range(first, first + len(records)))
+        first += len(records)
+    return ShardSampler(sizes, seed, rank, world_size, shuffled)
 
 
-def _chain(parts: Sequence[Sequence[dict]]) -> Sequence[dict]:
+def _concatenate(sets: Sequence[Sequence[dict]]) -> Sequence[dict]:
     """The records of several sets in a row, in a form that workers share instead of copying it."""
-    shared = [part if isinstance(part, StoredRecords) else DatasetFromList(part, copy=False) for part in parts]
-    return shared[0] if len(shared) == 1 else ConcatDataset(shared)
+    shared: list[Any] = [
+        records if isinstance(records, StoredRecords) else DatasetFromList(records, copy=False) for records in sets
+    ]
+    return shared[0] if len(shared) == 1 else cast(Sequence[dict], ConcatDataset(shared))
 
 
 def _device(cfg: CfgNode) -> torch.device:
+    """``MODEL.DEVICE``; "cuda" without an index means the current device of this process."""
     device = torch.device(cfg.MODEL.DEVICE)
-    return torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
 
 
 def _build_loader(cfg: CfgNode, samples: MappedDataset, sampler: Sampler, drop_last: bool) -> DataLoader:
-    at_once = max(1, cfg.SOLVER.IMS_PER_BATCH // (comm.get_world_size() * cfg.SOLVER.ACCUM_STEPS))
+    images_per_step = max(1, cfg.SOLVER.IMS_PER_BATCH // (comm.get_world_size() * cfg.SOLVER.ACCUM_STEPS))
     return DataLoader(
         samples,
-        batch_sampler=BatchSampler(sampler, at_once, drop_last),
+        batch_sampler=BatchSampler(sampler, images_per_step, drop_last),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=collate,
         worker_init_fn=init_worker,
-        pin_memory=torch.cuda.is_available(),
+        # Pinning memory creates a CUDA context, which a CPU run must not do even if the machine has a GPU.
+        pin_memory=torch.device(cfg.MODEL.DEVICE).type == "cuda",
     )

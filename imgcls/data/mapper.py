@@ -1,4 +1,4 @@
-"""Record to training-ready sample."""
+"""From dataset records to samples for the model."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,17 +8,17 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from imgcls.data.image import BadImageError, EncodedImage, read_bytes
+from imgcls.data.image import BadImageError, EncodedImage, OpenShards, read_bytes
 from imgcls.data.sampler import derive_seed
 from imgcls.data.transforms import build_augmentations, build_crop
 
 
 class ClsDatasetMapper:
-    """Reads a record's image and turns its label into a target.
+    """Reads and augments a record's image, and turns labels into a multi-hot target.
 
     Args:
-        crop: a ``EncodedImage`` to uint8 ``(3, S, S)``.
-        augment: uint8 ``(3, S, S)`` to the same.
+        crop: maps an ``EncodedImage`` to uint8 ``(3, S, S)``.
+        augment: maps uint8 ``(3, S, S)`` to the same.
         image_format: ``"BGR"`` or ``"RGB"``.
         num_classes: K, the length of a multi-hot target.
     """
@@ -36,9 +36,11 @@ class ClsDatasetMapper:
         self.augment = augment
         self.image_format = image_format
         self.num_classes = num_classes
+        self._shards = OpenShards()
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        """The arguments for ``__init__``; ``is_train`` chooses random crops and augmentations."""
         return {
             "crop": build_crop(cfg, is_train),
             "augment": build_augmentations(cfg, is_train),
@@ -47,16 +49,16 @@ class ClsDatasetMapper:
         }
 
     def __call__(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """A copy of the record with ``"image"`` and, where it has a label, ``"label"``.
+        """A copy of the record with ``"image"`` and, if it has labels, ``"label"``.
 
-        ``"image"`` is uint8 ``(3, S, S)``, 0-255, with the colours of a pixel side by side in memory; ``"label"`` an
-        int, or float32 ``(K,)`` of 0 and 1 where the record has ``"labels"``.
+        ``"image"`` is uint8 ``(3, S, S)``, 0-255, channels-last in memory. ``"label"`` is an int, or float32 ``(K,)``
+        of 0 and 1 if the record has ``"labels"``.
 
         Raises:
             BadImageError: the file cannot be read as an image.
         """
         sample = dict(record)
-        image = EncodedImage(read_bytes(record), record["file_name"], self.image_format)
+        image = EncodedImage(read_bytes(record, self._shards), record["file_name"], self.image_format)
         sample["image"] = self.augment(self.crop(image))
         if "labels" in sample:
             sample["label"] = torch.zeros(self.num_classes)
@@ -65,17 +67,17 @@ class ClsDatasetMapper:
 
 
 class MappedDataset(TorchDataset):
-    """Records as samples.
+    """Applies a mapper to records.
 
-    The mapper's random numbers (torch's global generator) are derived from ``(seed, position)``: they do not
-    depend on which worker draws the sample, and the caller's generator is left as it was.
+    The mapper's random numbers (torch's global generator) depend on ``(seed, position)`` only, never on the worker
+    that loads the sample, and the caller's generator is not changed.
 
     Args:
-        records: dataset dicts.
-        mapper: record to sample; raises ``BadImageError`` for a file that is no image.
+        records: dataset records.
+        mapper: maps a record to a sample; raises ``BadImageError`` for a file that is not an image.
         seed: of the augmentations.
-        on_bad: what such a file does. ``"error"`` raises, ``"next"`` takes the next record that can be read
-            (training), ``"drop"`` gives a sample without ``"image"`` (evaluation, which counts no image twice).
+        on_bad: what happens to such a file. ``"error"`` raises, ``"next"`` uses the next readable record instead
+            (training), ``"drop"`` returns a sample without ``"image"`` (evaluation, which counts each image once).
     """
 
     def __init__(
@@ -94,14 +96,14 @@ class MappedDataset(TorchDataset):
         return len(self.records)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        """The sample at ``(position, index)``, or at an index alone (its own position).
+        """The sample for ``(position, index)``, or for an index, which is then also the position.
 
-        ``"bad_images"`` lists what was wrong with the files that were left out on the way to it.
+        ``"bad_images"`` lists the error messages of the files that were skipped.
         """
         return self.__getitems__([key])[0]
 
     def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[dict[str, Any]]:
-        """The samples of a batch: torch's loaders ask for them together, and the generator is put back once."""
+        """The samples of a batch; torch's loaders call this, so that the generator is saved and restored once."""
         with torch.random.fork_rng(devices=[]):
             return [self._sample(*(key if isinstance(key, tuple) else (key, key))) for key in keys]
 

@@ -1,4 +1,4 @@
-"""What happens to the square image of a training sample."""
+"""Augmentation of the cropped training image, and both stages built from the config."""
 
 import torch
 from detectron2.config import CfgNode
@@ -7,12 +7,12 @@ from torchvision.transforms import v2
 
 from imgcls.data.crop import EvalCrop, TrainCrop
 
-_FLIPS = {"horizontal": -1, "vertical": -2}  # the dimension that is turned round
+_FLIPS = {"horizontal": -1, "vertical": -2}  # the dimension that is reversed
 _AUGMENTATIONS = {"trivialaugment": v2.TrivialAugmentWide, "randaugment": v2.RandAugment}
 
 
 class RandomFlip(nn.Module):
-    """Turns a dimension of every other image round, with the random number of torchvision's flips at half their cost.
+    """Flips an image with probability 0.5, using the same random number as torchvision's flips at half their cost.
 
     Args:
         dim: -1 for left and right, -2 for top and bottom.
@@ -23,12 +23,12 @@ class RandomFlip(nn.Module):
         self.dim = dim
 
     def forward(self, image: Tensor) -> Tensor:
-        """``(..., H, W)`` to the same."""
+        """Maps ``(..., H, W)`` to the same shape."""
         return image.flip(self.dim) if torch.rand(1).item() < 0.5 else image
 
 
 def augmentations(flip: str = "horizontal", augmentation: str = "none", erasing: float = 0.0) -> nn.Sequential:
-    """uint8 ``(C, S, S)`` to the same, 0-255. All randomness is torch's global generator.
+    """Augmentations from uint8 ``(C, S, S)`` to the same, 0-255; they draw from torch's global generator.
 
     Args:
         flip: ``"horizontal"``, ``"vertical"`` (each with probability 0.5) or ``"none"``.
@@ -46,7 +46,7 @@ def augmentations(flip: str = "horizontal", augmentation: str = "none", erasing:
 
 
 def build_crop(cfg: CfgNode, is_train: bool) -> TrainCrop | EvalCrop:
-    """The crop that ``INPUT`` and ``MODEL.CLSNET.INPUT_SIZE`` describe."""
+    """Builds the crop from ``INPUT`` and ``MODEL.CLSNET.INPUT_SIZE``."""
     size = cfg.MODEL.CLSNET.INPUT_SIZE
     if is_train:
         return TrainCrop(size, cfg.INPUT.CROP_SCALE, cfg.INPUT.CROP_RATIO)
@@ -54,7 +54,7 @@ def build_crop(cfg: CfgNode, is_train: bool) -> TrainCrop | EvalCrop:
 
 
 def build_augmentations(cfg: CfgNode, is_train: bool) -> nn.Sequential:
-    """The augmentations that ``INPUT`` describes; none in evaluation."""
+    """Builds the augmentations from ``INPUT``; evaluation has none."""
     if not is_train:
         return nn.Sequential()
     return augmentations(cfg.INPUT.RANDOM_FLIP, cfg.INPUT.AUGMENTATION, cfg.INPUT.RANDOM_ERASING)

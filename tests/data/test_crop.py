@@ -29,7 +29,7 @@ def as_image(pixels, kind="PNG", **options):
 
 @pytest.mark.parametrize(("height", "width"), [(60, 90), (90, 60), (20, 20), (1, 300)])
 @pytest.mark.parametrize("crop_pct", [0.875, 1.0])
-def test_evaluation_is_antialiased_resize_and_centre_crop_as_pillow_does_it(height, width, crop_pct):
+def test_evaluation_crop_matches_pillow(height, width, crop_pct):
     pixels = photo(height, width)
     out = EvalCrop(32, crop_pct)(as_image(pixels))
     image = Image.fromarray(pixels)
@@ -43,8 +43,8 @@ def test_evaluation_is_antialiased_resize_and_centre_crop_as_pillow_does_it(heig
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 90), (90, 61), (33, 33), (20, 300), (300, 20), (1, 50)])
-def test_both_crops_have_the_pixels_of_torchvision(height, width):
-    """The same random numbers give the same crop; the kernel for colours side by side may round another way."""
+def test_both_crops_match_torchvision(height, width):
+    """The same random numbers give the same crop; the channels-last kernel may round differently."""
     pixels = photo(height, width)
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
     for seed in range(20):
@@ -60,7 +60,7 @@ def test_both_crops_have_the_pixels_of_torchvision(height, width):
 
 
 def test_training_crop_is_antialiased():
-    """The image's Nyquist stripes average to grey; without antialiasing they would alias to black or white."""
+    """Stripes of one pixel average to grey; without antialiasing they would become black or white."""
     stripes = np.zeros((256, 256, 3), np.uint8)
     stripes[:, ::2] = 255
     out = TrainCrop(32, scale=(1.0, 1.0), ratio=(1.0, 1.0))(as_image(stripes))
@@ -68,8 +68,8 @@ def test_training_crop_is_antialiased():
     assert (out.float() - 127.5).abs().max() < 20
 
 
-def test_crops_cover_the_asked_share_of_the_image():
-    """Each pixel holds its own row and column: the crop's extent can be read off the result."""
+def test_crops_cover_the_given_share_of_the_image():
+    """The values of a pixel are its row and column, so that the result gives the extent of the crop."""
     grid = np.zeros((200, 200, 3), np.uint8)
     grid[:, :, 0], grid[:, :, 1] = np.arange(200)[:, None], np.arange(200)
     crop, source = TrainCrop(200, (0.25, 0.5), (0.8, 1.25)), as_image(grid)
@@ -84,42 +84,42 @@ def photograph():
 
 
 class Spy(EncodedImage):
-    """Remembers at which part of its size it was decoded."""
+    """Records the scale at which it was decoded."""
 
-    def pixels(self, shrink=1):
-        self.shrink = shrink
-        return super().pixels(shrink)
+    def pixels(self, decode_scale=1):
+        self.decode_scale = decode_scale
+        return super().pixels(decode_scale)
 
 
-def same_at_full_size(data):
-    """The image, always decoded at its full size."""
+def full_size(data):
+    """An image that is always decoded at its full size."""
     image = EncodedImage(data, "test", "RGB")
     pixels = image.pixels()
-    image.pixels = lambda shrink: pixels
+    image.pixels = lambda decode_scale: pixels
     return image
 
 
 @pytest.mark.parametrize("quality", [80, 95])
-@pytest.mark.parametrize(("size", "part"), [(73, 1), (68, 2), (36, 2), (34, 4), (17, 8)])
-def test_decoding_at_a_part_of_the_size_stays_within_half_a_level_of_the_whole(size, part, quality):
+@pytest.mark.parametrize(("size", "decode_scale"), [(73, 1), (68, 2), (36, 2), (34, 4), (17, 8)])
+def test_reduced_decoding_stays_within_half_a_level_of_full_decoding(size, decode_scale, quality):
     data = encoded(photograph(), "JPEG", quality=quality)
-    spy, full, crop = Spy(data, "test", "RGB"), same_at_full_size(data), TrainCrop(size, (0.97, 1.0), (1.4, 1.6))
+    spy, full, crop = Spy(data, "test", "RGB"), full_size(data), TrainCrop(size, (0.97, 1.0), (1.4, 1.6))
     for seed in range(5):
         torch.manual_seed(seed)
         ours = crop(spy).int()
         torch.manual_seed(seed)
-        assert spy.shrink == part and (ours - crop(full).int()).abs().float().mean() <= 0.5
+        assert spy.decode_scale == decode_scale and (ours - crop(full).int()).abs().float().mean() <= 0.5
 
 
-def test_a_random_crop_is_found_again_in_a_image_decoded_at_a_part_of_its_size():
-    """Rows and columns brighten evenly, so that the crop's place can be read off its mean."""
+def test_reduced_decoding_crops_the_same_region():
+    """The brightness of rows and columns increases evenly, so that the mean of a crop gives its position."""
     height, width = 801, 1203
     ramp = np.zeros((height, width, 3), np.uint8)
     ramp[:, :, 0] = (np.arange(height) * 250 / height).astype(np.uint8)[:, None]
     ramp[:, :, 1] = (np.arange(width) * 250 / width).astype(np.uint8)
     data = encoded(ramp, "JPEG", quality=100, subsampling=0)
-    spy, full = Spy(data, "test", "RGB"), same_at_full_size(data)
-    crop, parts = TrainCrop(24, (0.05, 1.0)), set()
+    spy, full = Spy(data, "test", "RGB"), full_size(data)
+    crop, scales = TrainCrop(24, (0.05, 1.0)), set()
     for seed in range(40):
         torch.manual_seed(seed)
         ours = crop(spy).float().mean((1, 2))
@@ -127,20 +127,20 @@ def test_a_random_crop_is_found_again_in_a_image_decoded_at_a_part_of_its_size()
         torch.testing.assert_close(ours, crop(full).float().mean((1, 2)), atol=0.7, rtol=0)
         torch.manual_seed(seed)
         exact = v2.RandomResizedCrop(24, (0.05, 1.0), antialias=True)(torch.from_numpy(ramp).permute(2, 0, 1))
-        # The crop begins and ends at whole pixels of the smaller image: up to 7 of the 801 rows off, on either side.
+        # The crop is aligned to pixels of the reduced image: each border is off by up to 7 of the 801 rows.
         torch.testing.assert_close(ours, exact.float().mean((1, 2)), atol=3.5, rtol=0)
-        parts.add(spy.shrink)
-    assert parts == {2, 4, 8}
+        scales.add(spy.decode_scale)
+    assert scales == {2, 4, 8}
 
 
-def test_evaluation_decodes_the_whole_image():
+def test_evaluation_decodes_at_full_size():
     spy = Spy(encoded(photograph(), "JPEG"), "test", "RGB")
     EvalCrop(16)(spy)
-    assert spy.shrink == 1
+    assert spy.decode_scale == 1
 
 
 @pytest.mark.parametrize(("height", "width"), [(20, 24), (45, 73), (90, 100), (1, 1)])
-def test_resize_is_pillows_and_keeps_the_colours_of_a_pixel_side_by_side(height, width):
+def test_resize_matches_pillow_and_is_channels_last(height, width):
     pixels = photo()[5:50, 7:80]
     out = resize(pixels, height, width)
     assert out.shape == (3, height, width) and out.permute(1, 2, 0).is_contiguous()

@@ -19,7 +19,7 @@ def square():
 @pytest.mark.parametrize(
     ("flip", "theirs"), [("horizontal", v2.RandomHorizontalFlip), ("vertical", v2.RandomVerticalFlip)]
 )
-def test_flip_is_torchvisions(flip, theirs, square):
+def test_flip_matches_torchvision(flip, theirs, square):
     augment, expected = augmentations(flip), theirs(0.5)
     for seed in range(20):
         torch.manual_seed(seed)
@@ -29,7 +29,7 @@ def test_flip_is_torchvisions(flip, theirs, square):
 
 
 @pytest.mark.parametrize(("flip", "dim"), [("horizontal", 2), ("vertical", 1)])
-def test_flip(flip, dim, square):
+def test_flip_reverses_one_dimension(flip, dim, square):
     augment = augmentations(flip)
     seen = {tuple(augment(square).flatten().tolist()) for _ in range(30)}
     assert seen == {tuple(square.flatten().tolist()), tuple(square.flip(dim).flatten().tolist())}
@@ -40,7 +40,7 @@ def test_no_flip(square):
     assert all(torch.equal(augment(square), square) for _ in range(10))
 
 
-def test_erasing_and_augmentation_happen_when_asked():
+def test_erasing_and_augmentation():
     square = torch.full((3, 32, 32), 200, dtype=torch.uint8)
     erased = augmentations("none", erasing=1.0)(square)
     assert (erased == 0).any() and (erased == 200).any()
@@ -48,16 +48,16 @@ def test_erasing_and_augmentation_happen_when_asked():
         assert kind in [type(step) for step in augmentations(augmentation=name)]
 
 
-def test_augmentations_do_not_depend_on_the_order_of_colours_in_memory(square):
+def test_augmentations_do_not_depend_on_the_memory_format(square):
     augment = augmentations(augmentation="trivialaugment", erasing=0.5)
     for seed in range(20):
         torch.manual_seed(seed)
-        side_by_side = augment(square)
+        channels_last = augment(square)
         torch.manual_seed(seed)
-        assert torch.equal(side_by_side, augment(square.contiguous()))
+        assert torch.equal(channels_last, augment(square.contiguous()))
 
 
-def test_build_reads_the_config():
+def test_building_from_a_config():
     cfg = get_cfg()
     cfg.MODEL.CLSNET.INPUT_SIZE = 40
     cfg.INPUT.CROP_SCALE, cfg.INPUT.CROP_RATIO, cfg.INPUT.RANDOM_FLIP = [0.5, 0.6], [0.9, 1.1], "vertical"

@@ -1,1 +1,1 @@
-"""One reader for each kind of source: its own records under its own classes."""
+"""One reader for each kind of source; it returns a ``RawDataset`` with the source's own classes."""

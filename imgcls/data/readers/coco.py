@@ -9,12 +9,13 @@ from imgcls.errors import UserError, UserFileNotFoundError
 
 
 def read_coco(paths: str) -> RawDataset:
-    """A multi-label set: an image's labels are the categories of its instances, crowds included.
+    """Reads detection annotations as a multi-label set: the labels of an image are the categories of its instances.
 
-    Classes are the category names, ordered by category id. An image without instances has no labels.
+    Crowd instances count too. Classes are the category names, sorted by category id. An image without instances has
+    no labels.
 
     Args:
-        paths: the annotation file and the folder of the images, with ``:`` between; the last ``:`` counts.
+        paths: the annotation file and the image folder, separated by ``:`` (the last one in the text).
 
     Raises:
         UserError: a path is missing, or the file is not a COCO annotation file.
@@ -27,7 +28,7 @@ def read_coco(paths: str) -> RawDataset:
         raise UserFileNotFoundError(f"{path}: no such annotation file; expected coco:ANNOTATIONS.json:IMAGE_ROOT")
     if not os.path.isdir(root):
         raise UserFileNotFoundError(f"{root}: no such folder; expected coco:ANNOTATIONS.json:IMAGE_ROOT")
-    images, annotations, categories = _parts(path)
+    images, annotations, categories = _read_lists(path)
 
     try:
         categories = sorted(categories, key=lambda category: category["id"])
@@ -56,7 +57,7 @@ def read_coco(paths: str) -> RawDataset:
     return RawDataset(records, classes, True, True, path)
 
 
-def _parts(path: str) -> list[list[dict]]:
+def _read_lists(path: str) -> list[list[dict]]:
     content = load_json(path)
     keys = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in keys):

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits as PNG files: one digit an image, and mosaics of up to four."""
+"""scikit-learn's handwritten digits as PNG files: single digits, and mosaics of up to four."""
 
 import json
 from pathlib import Path
@@ -12,13 +12,13 @@ from imgcls.data.readers.json_file import read_json
 from imgcls.disk import write_once, write_text
 from imgcls.errors import UserError
 
-TEST_SIZE = 360  # of 1,797; the split never changes, so that figures can be compared
+TEST_SIZE = 360  # of 1,797; the split never changes, so that results can be compared
 DIGIT_SIZE = 32
 MOSAICS = {"train": 4000, "test": 1000}
 
 
 def read_digits(split: str) -> RawDataset:
-    """1,437 training or 360 test images, grey, 32x32; label = digit.
+    """Reads 1,437 training or 360 test images, grey, 32x32; the label is the digit.
 
     Raises:
         UserError: scikit-learn is missing, or the folder of the generated files cannot be written.
@@ -27,9 +27,9 @@ def read_digits(split: str) -> RawDataset:
 
 
 def read_digits_mosaic(split: str) -> RawDataset:
-    """4,000 training or 1,000 test images, grey, 64x64: a 2x2 grid with 0 to 4 digits; labels = the digits in it.
+    """Reads 4,000 training or 1,000 test images, grey, 64x64: a 2x2 grid of 0 to 4 digits, which are the labels.
 
-    The training mosaics are made of training digits only, the test mosaics of test digits only.
+    Training mosaics contain training digits only, test mosaics test digits only.
 
     Raises:
         UserError: scikit-learn is missing, or the folder of the generated files cannot be written.
@@ -49,7 +49,7 @@ def _write_digits(folder: Path) -> None:
 
 def _write_mosaics(folder: Path) -> None:
     for seed, (split, digits) in enumerate(_load_digits().items()):
-        random = np.random.RandomState(seed)  # its stream is frozen, default_rng's is not
+        random = np.random.RandomState(seed)  # unlike default_rng, its stream never changes
         records = []
         for number in range(MOSAICS[split]):
             mosaic = np.zeros((2 * DIGIT_SIZE, 2 * DIGIT_SIZE), np.uint8)
@@ -68,7 +68,7 @@ def _write_mosaics(folder: Path) -> None:
 
 
 def _load_digits() -> dict[str, SimpleNamespace]:
-    """For each split: ``numbers`` in the original set, ``images`` uint8 ``(32, 32)``, ``labels``."""
+    """By split: ``numbers`` in the original set, ``images`` (uint8 ``(32, 32)`` each) and ``labels``."""
     try:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
@@ -89,7 +89,7 @@ def _load_digits() -> dict[str, SimpleNamespace]:
 
 
 def _enlarge(image: np.ndarray) -> np.ndarray:
-    """``(8, 8)``, 0-16, to uint8 ``(32, 32)``, 0-255."""
+    """Resizes ``(8, 8)``, 0-16, to uint8 ``(32, 32)``, 0-255."""
     grey = Image.fromarray(np.rint(image * (255 / 16)).astype(np.uint8))
     return np.asarray(grey.resize((DIGIT_SIZE, DIGIT_SIZE), Image.Resampling.BILINEAR))
 

@@ -1,4 +1,4 @@
-"""Fashion-MNIST: IDX files as published, written once as PNG files."""
+"""Fashion-MNIST: the published IDX files, converted to PNG files once."""
 
 import gzip
 import json
@@ -35,7 +35,7 @@ DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
 
 def read_fashion_mnist(split: str) -> RawDataset:
-    """60,000 training or 10,000 test images, grey, 28x28, labels in the original order.
+    """Reads 60,000 training or 10,000 test images, grey, 28x28, with the original labels.
 
     Raises:
         UserError: the IDX files are missing or damaged, or the folder of the PNG files cannot be written.
@@ -60,19 +60,23 @@ def _write(folder: Path) -> None:
 
 
 def _find() -> Path:
-    """The first folder that has any of the files; one that is missing there is then named."""
+    """The first folder that has any of the files.
+
+    Raises:
+        UserError: no folder has any, or that folder lacks some.
+    """
     names = [name for pair in FILES.values() for name in pair]
-    own = datasets_root() / "fashion-mnist"
-    for folder in (own, DEBIAN_FOLDER):
+    user_folder = datasets_root() / "fashion-mnist"
+    for folder in (user_folder, DEBIAN_FOLDER):
         missing = [name for name in names if not (folder / name).is_file()]
         if not missing:
             return folder
         if len(missing) < len(names):
             raise UserFileNotFoundError(
-                f"{folder}: {', '.join(missing)} is missing, the other Fashion-MNIST files are there"
+                f"{folder}: {', '.join(missing)} is missing, but the other Fashion-MNIST files exist"
             )
     raise UserFileNotFoundError(
-        f"Fashion-MNIST is neither in {own} nor in {DEBIAN_FOLDER}: put {', '.join(names)} into {own} "
+        f"Fashion-MNIST is neither in {user_folder} nor in {DEBIAN_FOLDER}: put {', '.join(names)} into {user_folder} "
         "(github.com/zalandoresearch/fashion-mnist has them), or install Debian's package: "
         "apt-get install dataset-fashion-mnist"
     )
@@ -94,7 +98,7 @@ def _load(images_file: Path, labels_file: Path) -> tuple[np.ndarray, np.ndarray]
 
 
 def _read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """IDX: two zero bytes, 8 for unsigned bytes, the number of dimensions, each size as big-endian int32, the data."""
+    """Reads the IDX format: 0, 0, 8 (unsigned bytes), number of dimensions, sizes as big-endian int32, data."""
     try:
         content = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:

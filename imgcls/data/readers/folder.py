@@ -1,4 +1,4 @@
-"""``folder:PATH``: one sub-folder a class."""
+"""``folder:PATH``: one sub-folder for each class."""
 
 import os
 from collections.abc import Iterator
@@ -11,22 +11,23 @@ from imgcls.errors import UserError, UserFileNotFoundError
 
 
 def read_folder(path: str, training: bool) -> RawDataset:
-    """Reads the images of each first-level sub-folder, at any depth below it; the sub-folder's name is the class.
+    """Reads the images at any depth below each first-level sub-folder, whose name is the class.
 
     Args:
-        path: the folder that holds the sub-folders.
-        training: whether a class without an image is a mistake, or just absent from a test set.
+        path: the folder with the sub-folders.
+        training: whether every class needs an image; a test set may lack some.
 
     Raises:
-        UserError: no such folder, no sub-folders, no images.
+        UserError: the folder is missing, has no sub-folders or no images, or a class to train on has no image.
     """
     classes = class_folders(path)
-    records = []
+    records: list[dict] = []
     empty = []
     for label, name in enumerate(classes):
         before = len(records)
         for file in images_below(path, name):
-            records.append({"file_name": os.path.join(path, file), "image_id": _posix(file), "label": label})
+            image_id = file.replace(os.sep, "/")
+            records.append({"file_name": os.path.join(path, file), "image_id": image_id, "label": label})
         if len(records) == before:
             empty.append(name)
     if not records:
@@ -40,10 +41,10 @@ def read_folder(path: str, training: bool) -> RawDataset:
 
 
 def class_folders(path: str) -> list[str]:
-    """The sorted names of the sub-folders; hidden ones are left out.
+    """The sorted names of the sub-folders that are not hidden.
 
     Raises:
-        UserError: no such folder, or nothing in it that could be a class.
+        UserError: the folder is missing, or has no sub-folder.
     """
     try:
         entries = sorted(os.scandir(path), key=lambda entry: entry.name)
@@ -60,17 +61,17 @@ def class_folders(path: str) -> list[str]:
 
 
 def images_below(root: str, name: str) -> Iterator[str]:
-    """The images of class folder ``name`` at any depth, relative to ``root``, always in the same order.
+    """The images at any depth of class folder ``name``, as paths relative to ``root``, always in the same order.
 
-    Links to folders are followed, each folder is read once.
+    Links to folders are followed, but no folder is read twice.
     """
-    seen = {_identity(root)}  # a link up to the root would bring in the other classes
+    seen = {_identity(root)}  # a link to the root would add the other classes
     for folder, folders, files in os.walk(os.path.join(root, name), onerror=_cannot_list, followlinks=True):
-        here = _identity(folder)
-        if here in seen:
+        identity = _identity(folder)
+        if identity in seen:
             folders.clear()
             continue
-        seen.add(here)
+        seen.add(identity)
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         below = os.path.relpath(folder, root)
         for file in sorted(files):
@@ -85,10 +86,6 @@ def _identity(folder: str) -> tuple[int, int]:
 
 def _is_image(name: str) -> bool:
     return name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
-
-
-def _posix(path: str) -> str:
-    return path.replace(os.sep, "/")
 
 
 def _cannot_list(error: OSError) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Any dataset name to a folder of shards."""
+"""Packing a dataset into a folder of shards."""
 
 import fcntl
 import json
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imgcls.data.catalog import read_raw_dataset
 from imgcls.data.dataset import to_dataset
@@ -25,7 +26,7 @@ from imgcls.errors import UserError
 _logger = logging.getLogger(__name__)
 
 _UNFINISHED = ".unfinished"
-_PROBES = 64
+_MEASURED_IMAGES = 64
 
 
 def pack_dataset(
@@ -37,22 +38,22 @@ def pack_dataset(
     skip_bad_images: bool = False,
     processes: int = 1,
 ) -> dict[str, Any]:
-    """Writes ``out/000000.tar``, ... and the index; goes on where an earlier call with the same arguments was killed.
+    """Writes ``out/000000.tar``, ... and the index; resumes an interrupted call with the same arguments.
 
     Args:
-        source: a dataset name.
-        out: a folder that is not there yet, is empty, or holds such a beginning.
-        short_side: larger images are shrunk to it, in pixels.
+        source: name of a dataset.
+        out: a new or empty folder, or one that an interrupted call has left.
+        short_side: larger images are shrunk to this length of the short side, in pixels.
         quality: of the JPEG files, 1-100.
-        shard_size: in bytes, about.
-        skip_bad_images: leaves out images that cannot be read, instead of ending with the first.
-        processes: how many write shards.
+        shard_size: approximate size of a shard in bytes.
+        skip_bad_images: skips images that cannot be read, instead of stopping at the first.
+        processes: number of worker processes.
 
     Returns:
         The content of the index.
 
     Raises:
-        UserError: a value out of range, ``out`` is complete or not ours, the source cannot be read, an image cannot be
+        UserError: a value is out of range, ``out`` is complete or has other content, the source or an image cannot be
             read, or the disk is full.
     """
     for name, value, least, most in (
@@ -68,7 +69,7 @@ def pack_dataset(
         with _only_writer(out) as folder:
             bounds = read_plan(folder, settings)
             if bounds is None:
-                bounds = _probe(records, settings).tolist()
+                bounds = _choose_bounds(records, settings).tolist()
                 write_plan(folder, settings, bounds)
             shards = _write_all(out, folder, records, settings, bounds, processes)
             index = {
@@ -79,7 +80,7 @@ def pack_dataset(
                 "classes": raw.classes,
                 "named": raw.named,
                 "multi_label": raw.multi_label,
-                **_add_up(source, shards),
+                **_totals(source, shards),
             }
             write_file(os.path.join(out, INDEX), json.dumps(index, indent=1).encode(), folder)
             shutil.rmtree(folder, ignore_errors=True)
@@ -92,17 +93,21 @@ def pack_dataset(
 
 @contextmanager
 def _only_writer(out: str) -> Iterator[str]:
-    """The folder for what is unfinished; refuses what is complete, is not ours, or is being written."""
+    """Locks ``out`` and gives the folder for unfinished files.
+
+    Raises:
+        UserError: ``out`` is complete, has other content, or is locked by another process.
+    """
     folder = os.path.join(out, _UNFINISHED)
     if os.path.exists(os.path.join(out, INDEX)):
         raise UserError(f"{out}: is complete and is not overwritten; name another folder, or check it with --verify")
     os.makedirs(out, exist_ok=True)
     if not os.path.isdir(folder) and os.listdir(out):
-        raise UserError(f"{out}: is not empty, and no packing was begun in it; name a new folder")
+        raise UserError(f"{out}: is not empty, and it has no unfinished packing; name a new folder")
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, "lock"), "w") as lock:
         try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a forked process does not inherit this kind
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # forked workers do not inherit this kind of lock
         except BlockingIOError:
             raise UserError(f"{out}: another process is packing into it; wait for it") from None
         for name in os.listdir(folder):
@@ -111,28 +116,28 @@ def _only_writer(out: str) -> Iterator[str]:
         yield folder
 
 
-def _probe(records: Sequence[dict], settings: Settings) -> np.ndarray:
-    """The bounds of the shards, from the stored size of some images."""
+def _choose_bounds(records: Sequence[dict], settings: Settings) -> NDArray[np.int64]:
+    """The bounds of the shards, estimated from the stored size of some images."""
     sizes = []
-    for i in np.unique(np.linspace(0, len(records) - 1, _PROBES).astype(int)):
+    for i in np.unique(np.linspace(0, len(records) - 1, _MEASURED_IMAGES).astype(int)):
         try:
             sizes.append(stored_size(len(encode_image(records[i], settings.short_side, settings.quality)[0])))
         except BadImageError:
             if not settings.skip_bad_images:
                 raise
     if not sizes:
-        raise UserError(f"{settings.source}: none of {_PROBES} images could be read")
+        raise UserError(f"{settings.source}: none of {_MEASURED_IMAGES} images could be read")
     return shard_bounds(len(records), float(np.mean(sizes)), settings.shard_size)
 
 
 def _write_all(
     out: str, folder: str, records: Sequence[dict], settings: Settings, bounds: Sequence[int], processes: int
 ) -> list[dict[str, Any]]:
-    """Writes the shards that are not there yet. The entries of all, in order."""
+    """Writes the missing shards, and returns the index entries of all shards in order."""
     order = shuffled(len(records))
     paths = [os.path.join(out, shard_name(number)) for number in range(len(bounds) - 1)]
-    entries = [_read_entry(folder, path) for path in paths]
-    missing = [number for number, entry in enumerate(entries) if entry is None]
+    entries = {number: entry for number, path in enumerate(paths) if (entry := _read_entry(folder, path)) is not None}
+    missing = [number for number in range(len(paths)) if number not in entries]
     done = len(records) - sum(bounds[number + 1] - bounds[number] for number in missing)
     jobs = (
         (number, paths[number], folder, [records[i] for i in order[bounds[number] : bounds[number + 1]]], settings)
@@ -140,7 +145,7 @@ def _write_all(
     )
     for number, entry in run_jobs(_write_one, jobs, processes, total=len(records), done=done):
         entries[number] = entry
-    return entries
+    return [entries[number] for number in range(len(paths))]
 
 
 def _write_one(
@@ -152,21 +157,21 @@ def _write_one(
 
 
 def _read_entry(folder: str, path: str) -> dict[str, Any] | None:
-    """What was noted when the shard was finished, if it was and is still there."""
+    """The index entry of a shard that an earlier call has finished; None if the shard is missing or incomplete."""
     try:
         with open(_entry_path(folder, path), encoding="utf-8") as file:
             entry = json.load(file)
-        whole = os.path.getsize(path) == entry["bytes"] and os.path.exists(table_path(path))
+        complete = os.path.getsize(path) == entry["bytes"] and os.path.exists(table_path(path))
     except FileNotFoundError:
         return None
-    return entry if whole else None
+    return entry if complete else None
 
 
 def _entry_path(folder: str, path: str) -> str:
     return os.path.join(folder, os.path.basename(path) + ".json")
 
 
-def _add_up(source: str, shards: list[dict[str, Any]]) -> dict[str, Any]:
+def _totals(source: str, shards: list[dict[str, Any]]) -> dict[str, Any]:
     labels: Counter[int] = Counter()
     bad: list[str] = []
     for shard in shards:
@@ -176,5 +181,5 @@ def _add_up(source: str, shards: list[dict[str, Any]]) -> dict[str, Any]:
     if not samples:
         raise UserError(f"{source}: no image could be read; the first: {bad[0]}")
     for message in bad:
-        _logger.warning("left out: %s", message)
+        _logger.warning("skipped: %s", message)
     return {"samples": samples, "left_out": len(bad), "label_counts": dict(sorted(labels.items())), "shards": shards}

@@ -1,4 +1,4 @@
-"""What is packed into which shard: fixed before the first image is stored, so that a killed packing can go on."""
+"""Which image goes into which shard: fixed before packing starts, so that an interrupted packing can be resumed."""
 
 import hashlib
 import json
@@ -17,16 +17,16 @@ _PLAN = "plan.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """What was asked for.
+    """The settings of a packing.
 
     Attributes:
-        source: the dataset's name.
-        short_side: that larger images are shrunk to, in pixels.
+        source: name of the dataset.
+        short_side: larger images are shrunk to this length of the short side, in pixels.
         quality: of the JPEG files, 1-100.
-        shard_size: in bytes, about.
-        skip_bad_images: whether an image that cannot be read is left out; otherwise it ends the packing.
+        shard_size: approximate size of a shard in bytes.
+        skip_bad_images: whether images that cannot be read are skipped; otherwise the first one ends the packing.
         multi_label: whether the records have ``"labels"``.
-        content: a checksum of all ids and labels in their order.
+        content: `checksum` of the records.
     """
 
     source: str
@@ -39,12 +39,12 @@ class Settings:
 
 
 def shuffled(size: int) -> NDArray[np.int64]:
-    """The order of packing, always the same: a shard has images of all classes, as training reads few at a time."""
-    return np.random.RandomState(0).permutation(size)  # its stream is frozen, default_rng's is not
+    """The fixed order of packing; it mixes the classes, because training reads only a few shards at a time."""
+    return np.random.RandomState(0).permutation(size)  # unlike default_rng, its stream never changes
 
 
 def checksum(records: Sequence[dict]) -> str:
-    """Of the ids and labels of all records, in their order."""
+    """SHA-256 of the image ids and labels of all records, in order."""
     digest = hashlib.sha256()
     for record in records:
         digest.update(json.dumps([record["image_id"], record.get("labels", record.get("label"))]).encode())
@@ -52,22 +52,22 @@ def checksum(records: Sequence[dict]) -> str:
 
 
 def shard_bounds(samples: int, mean_size: float, shard_size: int) -> NDArray[np.int64]:
-    """Where the shards begin in the order of packing, and where the last one ends; all are equally long, but for one.
+    """Where each shard starts in the order of packing, and where the last one ends; lengths differ by at most 1.
 
     Args:
-        samples: at least 1.
+        samples: number of images, at least 1.
         mean_size: of a stored sample, in bytes.
-        shard_size: in bytes.
+        shard_size: approximate size of a shard in bytes.
     """
     count = min(samples, max(1, round(samples * mean_size / shard_size)))
     return np.arange(count + 1) * samples // count
 
 
 def read_plan(folder: str, settings: Settings) -> list[int] | None:
-    """The bounds that an earlier packing with the same settings fixed, or None where there was none.
+    """The shard bounds of an unfinished packing with the same settings; None if there is none.
 
     Raises:
-        UserError: it had other settings.
+        UserError: the unfinished packing has other settings.
     """
     path = os.path.join(folder, _PLAN)
     try:
@@ -78,14 +78,14 @@ def read_plan(folder: str, settings: Settings) -> list[int] | None:
     for key, value in asdict(settings).items():
         if plan.get(key) != value:
             raise UserError(
-                f"{os.path.dirname(folder)}: was begun with {_show(key, plan.get(key))}, which is now "
-                f"{_show(key, value)}; use the same to go on, or remove the folder to begin anew"
+                f"{os.path.dirname(folder)}: was started with {_show(key, plan.get(key))}, but now it is "
+                f"{_show(key, value)}; use the same to resume, or remove the folder to start again"
             )
     return plan["bounds"]
 
 
 def write_plan(folder: str, settings: Settings, bounds: Sequence[int]) -> None:
-    """Fixes the bounds."""
+    """Stores the settings and shard bounds."""
     plan = json.dumps({**asdict(settings), "bounds": list(bounds)})
     write_file(os.path.join(folder, _PLAN), plan.encode(), folder)
 

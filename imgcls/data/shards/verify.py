@@ -1,4 +1,4 @@
-"""Reads packed shards again and looks for damage."""
+"""Checking packed shards for damage."""
 
 import hashlib
 import os
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from imgcls.data.dataset import labels_of
-from imgcls.data.image import EncodedImage, read_bytes
+from imgcls.data.image import EncodedImage, OpenShards, read_bytes
 from imgcls.data.shards.layout import INDEX, read_index
 from imgcls.data.shards.reader import ShardRecords
 from imgcls.data.shards.workers import run_jobs
 from imgcls.errors import UserError
 
-_SHOWN = 20
+_LISTED = 20
 
 
 def verify_shards(folder: str, processes: int = 1) -> int:
@@ -21,13 +21,13 @@ def verify_shards(folder: str, processes: int = 1) -> int:
 
     Args:
         folder: of the shards.
-        processes: how many read shards.
+        processes: number of worker processes.
 
     Returns:
         The number of images.
 
     Raises:
-        UserError: names what is wrong.
+        UserError: the message lists what is wrong.
     """
     index = read_index(folder)
     problems: list[str] = []
@@ -37,14 +37,14 @@ def verify_shards(folder: str, processes: int = 1) -> int:
         problems += found
         labels += counts
     samples = sum(shard["samples"] for shard in index["shards"])
-    # Of damaged shards the labels are not known.
+    # The labels of damaged shards are unknown.
     counted = {int(label): count for label, count in index["label_counts"].items()}
     if samples != index["samples"] or (not problems and labels != counted):
-        problems.append(f"{INDEX}: its counts are not those of its shards")
+        problems.append(f"{INDEX}: its counts differ from those of its shards")
     if problems:
-        shown = sorted(problems)[:_SHOWN]
-        more = f"; and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""
-        raise UserError(f"{folder}: {len(problems)} faults: {'; '.join(shown)}{more}")
+        listed = sorted(problems)[:_LISTED]
+        more = f"; and {len(problems) - len(listed)} more" if len(problems) > len(listed) else ""
+        raise UserError(f"{folder}: {len(problems)} problems: {'; '.join(listed)}{more}")
     return samples
 
 
@@ -55,19 +55,20 @@ def _verify_shard(
     problems = []
     try:
         if _sha256(path) != shard["sha256"]:
-            problems.append(f"{path}: its SHA-256 is not that in {INDEX}")
+            problems.append(f"{path}: its SHA-256 differs from that in {INDEX}")
     except OSError as error:
         problems.append(f"{path}: {error.strerror}")
     labels: Counter[int] = Counter()
+    shards = OpenShards()
     records = ShardRecords(folder, [shard], {"multi_label": multi_label, "shards": [shard], "label_counts": {}})
     for i in range(len(records)):
         try:
             record = records[i]
-        except UserError as error:  # the table
+        except UserError as error:  # the table is damaged
             return [*problems, str(error)], labels
         labels.update(labels_of(record))
         try:
-            EncodedImage(read_bytes(record), record["file_name"]).pixels()
+            EncodedImage(read_bytes(record, shards), record["file_name"]).pixels()
         except UserError as error:
             problems.append(str(error))
         step()

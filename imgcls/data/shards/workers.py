@@ -1,13 +1,14 @@
-"""Processes that write shards: they count for the progress bar, stop when told, and end with their parent."""
+"""Worker processes that pack or verify shards: they report progress, stop on request, and exit with their parent."""
 
 import multiprocessing
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from typing import Any, cast
 
 import cv2
 import torch
@@ -15,84 +16,112 @@ from tqdm import tqdm
 
 from imgcls.errors import UserError
 
-_POLL_S = 0.2
-
 
 class _StoppedError(Exception):
-    """Raised in a worker whose work is no longer wanted."""
+    """Raised in a worker whose job is no longer wanted."""
 
 
 def run_jobs(
     job: Callable[..., Any], arguments: Iterable[tuple], processes: int, total: int, done: int = 0, unit: str = "img"
 ) -> Iterator[Any]:
-    """Calls ``job(*arguments, step)`` in processes and gives the results as they come.
+    """Calls ``job(*arguments, step)`` in worker processes and yields the results in the order of completion.
 
-    Only a few jobs are handed out at a time, so that memory does not grow with their number. The first exception of a
-    job stops all others.
+    Each worker gets its next arguments when it has finished, so memory does not grow with the number of jobs. The
+    first exception of a job stops all workers.
 
     Args:
-        job: calls ``step()`` after each image; a function at the top of a module.
+        job: a module-level function; calls ``step()`` after each image.
         arguments: of each call.
-        processes: how many.
-        total: images, for the progress bar, which is shown on a terminal only.
-        done: images of earlier runs.
+        processes: number of workers.
+        total: number of images, for the progress bar, which appears on a terminal only.
+        done: images finished by earlier runs.
         unit: what the bar counts.
 
     Raises:
-        UserError: a process was killed, or what a job raises.
+        UserError: a worker was killed.
+        Exception: whatever a job raises.
     """
-    counter, stop = multiprocessing.Value("q", 0), multiprocessing.Event()
     waiting = iter(arguments)
-    running: set[Future] = set()
-    with (
-        ProcessPoolExecutor(processes, initializer=_init, initargs=(counter, stop)) as pool,
-        tqdm(total=total, initial=done, unit=unit, disable=None) as bar,
-    ):
+    workers: dict[Connection, multiprocessing.Process] = {}
+    busy: list[Connection] = []
+    with tqdm(total=total, initial=done, unit=unit, disable=None) as bar:
         try:
             while True:
-                while len(running) < 2 * processes and (one := next(waiting, None)) is not None:
-                    running.add(pool.submit(_call, job, one))
-                if not running:
-                    break
-                finished, running = wait(running, _POLL_S, FIRST_COMPLETED)
-                bar.update(done + counter.value - bar.n)
-                for future in finished:
-                    yield future.result()
-        except BrokenProcessPool:
+                while len(busy) < processes and (one := next(waiting, None)) is not None:
+                    idle = next((connection for connection in workers if connection not in busy), None)
+                    connection = idle or _start(job, workers)
+                    connection.send(one)
+                    busy.append(connection)
+                if not busy:
+                    return
+                for connection in cast(list[Connection], wait(busy)):
+                    message = connection.recv()
+                    if message is None:
+                        bar.update()
+                        continue
+                    busy.remove(connection)
+                    result, error = message
+                    if error is not None:
+                        raise error
+                    yield result
+        except (EOFError, ConnectionError):
             raise UserError(
                 "a packing process was killed, perhaps because memory ran out; fewer processes (-j) need less, and the "
-                "same command goes on where this one stopped"
+                "same command resumes where this one stopped"
             ) from None
         finally:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
+            _stop(workers)
 
 
-_counter: Any = None
-_stop: Any = None
+def _start(job: Callable[..., Any], workers: dict[Connection, multiprocessing.Process]) -> Connection:
+    connection, remote = multiprocessing.Pipe()
+    process = multiprocessing.Process(target=_work, args=(job, remote))
+    process.start()
+    remote.close()  # so that a worker's death ends the connection
+    workers[connection] = process
+    return connection
 
 
-def _init(counter: Any, stop: Any) -> None:
-    global _counter, _stop
-    _counter, _stop = counter, stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _stop(workers: dict[Connection, multiprocessing.Process]) -> None:
+    for connection in workers:
+        with suppress(OSError):  # it was killed
+            connection.send(None)
+    for connection, process in workers.items():
+        with suppress(EOFError, OSError):
+            while True:  # a worker may be waiting for its last messages to be read
+                connection.recv_bytes()
+        process.join()
+        connection.close()
+
+
+def _work(job: Callable[..., Any], connection: Connection) -> None:
+    """Runs in a worker: receives arguments, or None to stop; sends None for each image, then (result, error)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells its workers to stop
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
+    def step() -> None:
+        if connection.poll():  # during a job, the only message is the request to stop
+            raise _StoppedError
+        connection.send(None)
 
-def _end_with_parent() -> None:
-    """A parent that was killed cannot say so, and its workers would wait for work for ever."""
-    multiprocessing.parent_process().join()
+    answer: tuple[Any, Exception | None]
+    while (arguments := connection.recv()) is not None:
+        try:
+            answer = (job(*arguments, step), None)
+        except _StoppedError:
+            return
+        except Exception as error:
+            if not isinstance(error, UserError):
+                traceback.print_exc()  # it is lost when the exception is sent
+            answer = (None, error)
+        connection.send(answer)
+
+
+def _exit_with_parent() -> None:
+    """Ends a worker whose parent was killed; it would otherwise wait for jobs forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
     os._exit(1)
-
-
-def _call(job: Callable[..., Any], arguments: tuple) -> Any:
-    return job(*arguments, _step)
-
-
-def _step() -> None:
-    if _stop.is_set():
-        raise _StoppedError
-    with _counter.get_lock():
-        _counter.value += 1

@@ -24,7 +24,7 @@ CONTENT = {
 
 
 @pytest.fixture
-def place(tmp_path):
+def write_annotations(tmp_path):
     root = tmp_path / "images with space"
     root.mkdir()
     path = tmp_path / "a:b.json"
@@ -36,8 +36,8 @@ def place(tmp_path):
     return write
 
 
-def test_labels_are_the_categories_of_the_instances(place, tmp_path):
-    raw = read_coco(place(CONTENT))
+def test_labels_are_the_categories_of_the_instances(write_annotations, tmp_path):
+    raw = read_coco(write_annotations(CONTENT))
     assert raw.classes == ["person", "car", "brush"]  # by id: 1, 3, 90
     assert (raw.named, raw.multi_label, raw.source) == (True, True, str(tmp_path / "a:b.json"))
     assert raw.records == [
@@ -53,8 +53,8 @@ def test_labels_are_the_categories_of_the_instances(place, tmp_path):
     ]
 
 
-def test_another_order_of_categories_is_mapped_by_name(place):
-    dataset = get_dataset(f"coco:{place(CONTENT)}", ["brush", "boat", "car", "person"])
+def test_another_order_of_categories_is_mapped_by_name(write_annotations):
+    dataset = get_dataset(f"coco:{write_annotations(CONTENT)}", ["brush", "boat", "car", "person"])
     assert [record["labels"] for record in dataset.records] == [[3, 0], [], [2]]
 
 
@@ -72,18 +72,18 @@ def test_another_order_of_categories_is_mapped_by_name(place):
         ),
     ],
 )
-def test_not_coco_annotations(place, change, message):
+def test_not_coco_annotations(write_annotations, change, message):
     with pytest.raises(UserError, match=rf"b\.json: {message}"):
-        read_coco(place({**CONTENT, **change}))
+        read_coco(write_annotations({**CONTENT, **change}))
 
 
-def test_a_plain_record_list_is_refused(place):
+def test_a_list_of_records_is_refused(write_annotations):
     with pytest.raises(UserError, match="got: list"):
-        read_coco(place([]))
+        read_coco(write_annotations([]))
 
 
-def test_paths(place, tmp_path):
-    place(CONTENT)
+def test_missing_paths_are_named(write_annotations, tmp_path):
+    write_annotations(CONTENT)
     with pytest.raises(UserError, match=r"expected coco:ANNOTATIONS\.json:IMAGE_ROOT"):
         read_coco("annotations.json")
     with pytest.raises(UserFileNotFoundError, match=r"c\.json: no such annotation file"):

@@ -15,7 +15,7 @@ def read(tmp_path):
     return write_and_read
 
 
-def test_names_in_alphabetical_order(read, tmp_path):
+def test_names_are_sorted_alphabetically(read, tmp_path):
     raw = read('file_name,label,note\n"a, b é.png",dog,x\n/abs/c.png,10,\nd.png, dog ,y\n')
     assert raw.classes == ["10", "dog"]
     assert raw.records == [
@@ -26,7 +26,7 @@ def test_names_in_alphabetical_order(read, tmp_path):
     assert (raw.named, raw.multi_label) == (True, False)
 
 
-def test_whole_numbers_are_ordered_by_value(read):
+def test_whole_numbers_are_sorted_by_value(read):
     raw = read("file_name,label\na,10\nb,9\nc,2\n")
     assert raw.classes == ["2", "9", "10"]
     assert [record["label"] for record in raw.records] == [2, 1, 0]
@@ -38,7 +38,7 @@ def test_several_labels(read):
     assert [record["labels"] for record in raw.records] == [[0, 1], [], [0]]
 
 
-def test_a_spreadsheets_file(read):
+def test_a_file_from_a_spreadsheet(read):
     raw = read("file_name,label\r\na.png,cat\r\n\r\n", encoding="utf-8-sig")
     assert (raw.classes, len(raw.records)) == (["cat"], 1)
 

@@ -74,7 +74,7 @@ def test_written_once(root):
     assert first.stat().st_mtime_ns == before
 
 
-def test_detectron2_users_reach_them(root):
+def test_detectron2s_catalogs_have_them(root):
     assert len(DatasetCatalog.get("digits_test")) == 360
     assert MetadataCatalog.get("digits_test").evaluator_type == "imagenet"
 
@@ -115,7 +115,7 @@ def test_mosaics_are_the_same_on_every_machine(root, tmp_path, monkeypatch):
             assert np.array_equal(np.asarray(Image.open(tmp_path / record["file_name"])), pixels(other))
 
 
-def test_without_scikit_learn(tmp_path, monkeypatch):
+def test_a_missing_scikit_learn_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     real = builtins.__import__
 

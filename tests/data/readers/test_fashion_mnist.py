@@ -61,7 +61,7 @@ def test_debians_folder_is_found(source, tmp_path):
     assert len(get_dataset("fashion_mnist_test").records) == TEST
 
 
-def test_a_missing_set_says_both_ways(source, tmp_path):
+def test_a_missing_set_lists_both_sources(source, tmp_path):
     folder, _ = source
     folder.rename(tmp_path / "away")
     with pytest.raises(UserFileNotFoundError) as caught:

@@ -18,7 +18,7 @@ def ids(raw):
     return [record["image_id"] for record in raw.records]
 
 
-def test_sorted_classes_any_depth_any_extension_nothing_hidden(tmp_path):
+def test_classes_are_sorted_and_images_found_at_any_depth(tmp_path):
     root = make(
         tmp_path / "my images é",
         "dog/b.JPEG",
@@ -60,7 +60,7 @@ def test_missing_folder(tmp_path):
         read_folder(str(tmp_path / "nothing"), training=True)
 
 
-def test_a_file_is_no_folder(tmp_path):
+def test_a_file_is_not_a_folder(tmp_path):
     make(tmp_path, "a.png")
     with pytest.raises(UserError, match=r"a\.png: cannot be read as a folder"):
         read_folder(str(tmp_path / "a.png"), training=True)
@@ -74,14 +74,14 @@ def test_a_file_is_no_folder(tmp_path):
         (("a/b.txt",), r"no images in its sub-folders; an image ends with \.jpg, "),
     ],
 )
-def test_nothing_to_train_on(tmp_path, files, message):
+def test_a_folder_without_images_in_classes(tmp_path, files, message):
     make(tmp_path, *files)
     with pytest.raises(UserError, match=message) as caught:
         read_folder(str(tmp_path), training=True)
     assert str(tmp_path) in str(caught.value)
 
 
-def test_a_class_without_images_is_an_error_in_training_only(tmp_path):
+def test_a_class_without_images_is_an_error_only_in_training(tmp_path):
     make(tmp_path, "a/1.png", "b/readme.txt")
     with pytest.raises(UserError, match=r"no images in 1 of 2 class folders \(b\)"):
         get_dataset(f"folder:{tmp_path}")

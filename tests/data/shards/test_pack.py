@@ -35,7 +35,7 @@ def test_shards_tables_and_index(photographs, tmp_path):
         assert 0.6 < shard["bytes"] / 20_000 < 1.7
 
 
-def test_a_table_says_where_the_members_of_the_tar_file_lie(photographs, tmp_path):
+def test_the_table_has_the_offsets_of_the_tar_members(photographs, tmp_path):
     pack_dataset(photographs(9), str(tmp_path / "out"))
     table = np.load(tmp_path / "out" / "000000.npy", allow_pickle=False)
     with tarfile.open(tmp_path / "out" / "000000.tar") as tar:
@@ -77,7 +77,7 @@ def test_multi_label_sets(photographs, tmp_path):
     assert {r["image_id"]: r["labels"] for r in packed.records} == {7: [], "7": [2, 0]}
 
 
-def test_shards_hold_all_classes_mixed(photographs, tmp_path):
+def test_every_shard_has_all_classes(photographs, tmp_path):
     pack_dataset(photographs(60), str(tmp_path / "out"), shard_size=20_000)
     for table in (tmp_path / "out").glob("*.npy"):
         assert set(np.load(table)["label"].tolist()) == {0, 1}
@@ -97,7 +97,7 @@ def test_the_number_of_processes_changes_nothing(photographs, tmp_path):
     assert files(tmp_path / "1") == files(tmp_path / "3")
 
 
-def test_a_killed_packing_goes_on_and_makes_the_same_files(photographs, tmp_path):
+def test_a_killed_packing_is_resumed_and_gives_the_same_files(photographs, tmp_path):
     arguments = {"short_side": 200, "shard_size": 40_000, "processes": 2}
     source, out = photographs(150, size=(600, 400)), tmp_path / "out"
     packing = multiprocessing.get_context("fork").Process(
@@ -115,7 +115,7 @@ def test_a_killed_packing_goes_on_and_makes_the_same_files(photographs, tmp_path
         get_dataset(f"shards:{out}")
     deadline = time.monotonic() + 20
     while any(Path(f"/proc/{pid}/cmdline").exists() and _alive(pid) for pid in workers):
-        assert time.monotonic() < deadline, "the workers of a killed packing live on"
+        assert time.monotonic() < deadline, "the workers of a killed packing are still alive"
         time.sleep(0.01)
     pack_dataset(source, str(out), **arguments)
     after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
@@ -132,10 +132,10 @@ def _alive(pid):
         return False
 
 
-def test_a_finished_shard_that_was_lost_is_written_again(photographs, tmp_path, monkeypatch):
+def test_a_lost_shard_is_written_again(photographs, tmp_path, monkeypatch):
     source, out = photographs(30), tmp_path / "out"
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr(pack, "_add_up", fail)
+        patch.setattr(pack, "_totals", fail)
         pack_dataset(source, str(out), shard_size=15_000)
     (out / "000001.tar").unlink()
     (out / "000002.npy").unlink()
@@ -149,30 +149,30 @@ def fail(*_):
     raise RuntimeError
 
 
-def test_refuses_what_is_complete_or_not_ours(photographs, tmp_path):
+def test_a_complete_or_foreign_folder_is_refused(photographs, tmp_path):
     source, out = photographs(4), tmp_path / "out"
     pack_dataset(source, str(out))
     before = files(out)
     with pytest.raises(UserError, match=r"out: is complete and is not overwritten"):
         pack_dataset(source, str(out))
     assert files(out) == before
-    with pytest.raises(UserError, match=r"source: is not empty, and no packing was begun in it"):
+    with pytest.raises(UserError, match=r"source: is not empty, and it has no unfinished packing"):
         pack_dataset(source, str(tmp_path / "source"))
 
 
-def test_refuses_to_go_on_with_other_settings(photographs, tmp_path, monkeypatch):
+def test_resuming_with_other_settings_is_refused(photographs, tmp_path, monkeypatch):
     source, out = photographs(4), tmp_path / "out"
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr(pack, "_add_up", fail)
+        patch.setattr(pack, "_totals", fail)
         pack_dataset(source, str(out))
-    with pytest.raises(UserError, match="was begun with quality 90, which is now quality 80"):
+    with pytest.raises(UserError, match="was started with quality 90, but now it is quality 80"):
         pack_dataset(source, str(out), quality=80)
     photographs(5)
     with pytest.raises(UserError, match="other images or labels"):
         pack_dataset(source, str(out))
 
 
-def test_two_at_once_are_refused(photographs, tmp_path):
+def test_a_second_process_is_refused(photographs, tmp_path):
     source, out = photographs(4), tmp_path / "out"
     with pack._only_writer(str(out)):
         second = multiprocessing.get_context("fork").Process(target=_refused, args=(source, str(out)))
@@ -186,7 +186,7 @@ def _refused(source, out):
         pack_dataset(source, out)
 
 
-def test_a_bad_image_ends_it_and_is_named(photographs, tmp_path):
+def test_a_bad_image_stops_packing_and_is_named(photographs, tmp_path):
     source = photographs(30)
     (tmp_path / "source" / "dog" / "1.jpg").write_bytes(b"")
     with pytest.raises(UserError, match=r"dog/1\.jpg: the file is empty .*--skip-bad-images"):
@@ -195,7 +195,7 @@ def test_a_bad_image_ends_it_and_is_named(photographs, tmp_path):
     assert list((tmp_path / "out" / ".unfinished").glob("*.tmp")) == []
 
 
-def test_bad_images_can_be_left_out(photographs, tmp_path, caplog):
+def test_bad_images_can_be_skipped(photographs, tmp_path, caplog):
     source = photographs(30)
     for name in ("dog/1.jpg", "cat/4.jpg"):
         (tmp_path / "source" / name).write_bytes(b"")

@@ -1,12 +1,16 @@
-"""A corpus of odd files, each against Pillow's own reading of it."""
+"""Unusual files against Pillow's own reading of them, and slices of shards."""
 
+import copy
 import io
+import os
+import pickle
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from imgcls.data.image import BadImageError, EncodedImage, read_image
+from imgcls.data.image import BadImageError, EncodedImage, OpenShards, ShardSlice, read_bytes, read_image
 
 
 def photo(size=(37, 23)):
@@ -70,13 +74,13 @@ def test_16_bit_is_scaled_and_not_clipped(tmp_path, name):
 def test_exif_orientation_is_applied(tmp_path, orientation, kind):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = saved(tmp_path, Image.fromarray(photo()), f"turned.{kind}", exif=exif)
+    path = saved(tmp_path, Image.fromarray(photo()), f"rotated.{kind}", exif=exif)
     expected = np.array(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
     assert expected.shape == ((23, 37, 3) if orientation <= 4 else (37, 23, 3))
     assert_like_pillow(path, expected, 4 if kind == "jpg" else 0)
 
 
-def test_bytes_behind_the_end_of_a_jpeg_do_no_harm(tmp_path):
+def test_bytes_after_the_end_of_a_jpeg_are_ignored(tmp_path):
     path = saved(tmp_path, Image.fromarray(photo()), "padded.jpg")
     expected = np.array(Image.open(path))
     path.write_bytes(path.read_bytes() + b"\0" * 7)
@@ -115,7 +119,7 @@ def test_truncated_files_are_named(tmp_path, kind, share):
         (b"<svg/>", "not an image"),
     ],
 )
-def test_files_that_are_no_images(tmp_path, content, message):
+def test_files_that_are_not_images(tmp_path, content, message):
     path = tmp_path / "fake.jpg"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"fake\.jpg: .*({message})") as raised:
@@ -130,26 +134,26 @@ def test_missing_file_and_folder(tmp_path):
         read_image(str(tmp_path))
 
 
-@pytest.mark.parametrize("shrink", [1, 2, 4, 8])
+@pytest.mark.parametrize("decode_scale", [1, 2, 4, 8])
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_size_is_known_and_a_part_of_it_can_be_asked_for(tmp_path, shrink, orientation):
+def test_size_is_known_before_decoding_at_a_reduced_size(tmp_path, decode_scale, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = saved(tmp_path, Image.fromarray(photo()), "turned.jpg", exif=exif)
-    image = EncodedImage(path.read_bytes(), "turned.jpg", "RGB")
+    path = saved(tmp_path, Image.fromarray(photo()), "rotated.jpg", exif=exif)
+    image = EncodedImage(path.read_bytes(), "rotated.jpg", "RGB")
     upright = ImageOps.exif_transpose(Image.open(path))
     assert image.size == (upright.height, upright.width)
-    # A turned image and anything that is no plain JPEG comes at its full size.
-    part = shrink if orientation == 1 else 1
-    pixels = image.pixels(shrink)
-    assert pixels.shape == (-(-upright.height // part), -(-upright.width // part), 3)
-    # Means over whole squares of the image; the last row and column of the small one may hold less than a square.
-    rows, columns = upright.height // part, upright.width // part
-    squares = np.array(upright)[: rows * part, : columns * part].reshape(rows, part, columns, part, 3)
+    # A rotated image is always decoded at its full size.
+    scale = decode_scale if orientation == 1 else 1
+    pixels = image.pixels(decode_scale)
+    assert pixels.shape == (-(-upright.height // scale), -(-upright.width // scale), 3)
+    # Means over complete squares; the last row and column of the reduced image may cover less.
+    rows, columns = upright.height // scale, upright.width // scale
+    squares = np.array(upright)[: rows * scale, : columns * scale].reshape(rows, scale, columns, scale, 3)
     np.testing.assert_allclose(pixels[:rows, :columns], squares.mean((1, 3)), atol=6)
 
 
-def test_a_damaged_orientation_is_left_to_the_decoder(tmp_path):
+def test_a_damaged_orientation_tag_is_ignored(tmp_path):
     path = saved(tmp_path, Image.fromarray(photo()), "plain.jpg")
     data = path.read_bytes()
     segment = b"Exif\0\0II*\0\xff\xff\xff\xff"
@@ -157,3 +161,88 @@ def test_a_damaged_orientation_is_left_to_the_decoder(tmp_path):
     image = EncodedImage(data, "plain.jpg", "RGB")
     assert image.size == (23, 37)
     np.testing.assert_array_equal(image.pixels(), read_image(str(path), "RGB"))
+
+
+CONTENT = bytes(range(256)) * 4
+
+
+@pytest.fixture
+def shard(tmp_path):
+    path = tmp_path / "000000.tar"
+    path.write_bytes(CONTENT)
+    return str(path)
+
+
+def slice_record(shard, offset, size, crc32=None):
+    crc32 = zlib.crc32(CONTENT[offset : offset + size]) if crc32 is None else crc32
+    return {"file_name": f"{shard}/key.jpg", "shard_slice": ShardSlice(shard, offset, size, crc32)}
+
+
+def test_a_single_file(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"abc")
+    assert read_bytes({"file_name": str(tmp_path / "a.jpg")}) == b"abc"
+
+
+def test_missing_and_empty_files_are_named(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    with pytest.raises(BadImageError, match=r"a\.jpg: the file is empty \(0 bytes\); .*BAD_IMAGES"):
+        read_bytes({"file_name": str(tmp_path / "a.jpg")})
+    with pytest.raises(BadImageError, match=r"b\.jpg: cannot be opened: No such file"):
+        read_bytes({"file_name": str(tmp_path / "b.jpg")})
+
+
+@pytest.mark.parametrize(("offset", "size"), [(0, 10), (300, 700), (1000, 24)])
+def test_a_slice_of_a_shard(shard, offset, size):
+    assert read_bytes(slice_record(shard, offset, size)) == CONTENT[offset : offset + size]
+
+
+def test_a_truncated_shard(shard):
+    with pytest.raises(BadImageError, match=r"tar/key\.jpg: the shard ends after 24 of its 25 bytes; .*--verify"):
+        read_bytes(slice_record(shard, 1000, 25))
+
+
+def test_changed_bytes(shard):
+    with pytest.raises(BadImageError, match=r"000000\.tar/key\.jpg: its checksum in the shard is wrong; .*BAD_IMAGES"):
+        read_bytes(slice_record(shard, 10, 25, crc32=1))
+
+
+def test_a_missing_shard(shard):
+    with pytest.raises(BadImageError, match=r"gone\.tar/key\.jpg: the shard cannot be read: .*No such file"):
+        read_bytes(slice_record(shard.replace("000000", "gone"), 10, 25))
+
+
+def test_a_user_defined_key_of_that_name_is_ignored(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"abc")
+    assert read_bytes({"file_name": str(tmp_path / "a.jpg"), "shard_slice": ["/etc/hostname", 0, 3, 0]}) == b"abc"
+
+
+def test_the_number_of_open_shards_is_limited(tmp_path):
+    for i in range(20):
+        (tmp_path / f"{i}.tar").write_bytes(CONTENT)
+    before = len(os.listdir("/proc/self/fd"))
+    shards = OpenShards(limit=5)
+    for _ in range(2):
+        for i in range(20):
+            read_bytes(slice_record(str(tmp_path / f"{i}.tar"), 0, 10), shards)
+    assert len(os.listdir("/proc/self/fd")) - before == 5
+    for other in (pickle.loads(pickle.dumps(shards)), copy.deepcopy(shards)):
+        assert other.read(ShardSlice(str(tmp_path / "3.tar"), 5, 10, 0)) == CONTENT[5:15]
+    del shards, other
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_without_open_shards_no_file_stays_open(shard):
+    before = len(os.listdir("/proc/self/fd"))
+    read_bytes(slice_record(shard, 0, 10))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_processes_may_share_an_open_shard(shard):
+    """``read`` would move the position of the other process; ``pread`` uses none."""
+    shards = OpenShards()
+    read_bytes(slice_record(shard, 0, 10), shards)
+    child = os.fork()
+    wrong = any(read_bytes(slice_record(shard, i, 20), shards) != CONTENT[i : i + 20] for i in range(1000))
+    if child == 0:
+        os._exit(wrong)
+    assert not wrong and os.waitpid(child, 0)[1] == 0

@@ -1,8 +1,9 @@
 import copy
+import pickle
 
 import pytest
 
-from imgcls.data.dataset import Dataset, RawDataset, check_labels, to_dataset
+from imgcls.data.dataset import Dataset, RawDataset, SerializedRecords, check_labels, label_counts, to_dataset
 from imgcls.errors import UserError
 
 
@@ -24,7 +25,7 @@ def test_a_training_set_keeps_its_own_classes():
     assert (dataset.name, dataset.source, dataset.multi_label) == ("train", "somewhere", False)
 
 
-def test_a_missing_class_shifts_nothing():
+def test_a_missing_class_shifts_no_label():
     dataset = to_dataset("test", raw([0, 1], ["a", "c"]), ["a", "b", "c"])
     assert labels(dataset) == [0, 2]
     assert dataset.classes == ["a", "b", "c"]
@@ -38,7 +39,7 @@ def test_without_names_labels_stay_indices():
     assert labels(to_dataset("test", raw([2, 0], ["0", "1", "2"], named=False), ["x", "y", "z"])) == [2, 0]
 
 
-def test_a_class_that_training_lacks_is_named():
+def test_a_class_that_is_not_a_training_class_is_named():
     with pytest.raises(
         UserError, match=r"test: has the class zebra, which the training set lacks; its 2 classes: a, b"
     ):
@@ -49,7 +50,7 @@ def test_a_class_that_training_lacks_is_named():
         to_dataset("test", raw([0, 2], ["0", "1", "2"], named=False), ["a", "b"])
 
 
-def test_a_foreign_class_without_images_is_fine():
+def test_an_unknown_class_without_images_is_allowed():
     assert labels(to_dataset("test", raw([1], ["zebra", "a"]), ["a", "b"])) == [0]
 
 
@@ -60,14 +61,14 @@ def test_duplicate_image_ids_are_named():
         to_dataset("train", source)
 
 
-def test_class_names_must_differ_and_exist():
+def test_class_names_must_exist_and_be_unique():
     with pytest.raises(UserError, match="two classes have the name 'a'"):
         to_dataset("train", raw([0], ["a", "b", "a"]))
     with pytest.raises(UserError, match="no image has a label"):
         to_dataset("train", raw([[], []], []))
 
 
-def test_fitting_labels_pass():
+def test_valid_labels_pass():
     check_labels(to_dataset("s", raw([0, 1], ["a", "b"])), 2, multi_label=False)
     check_labels(to_dataset("s", raw([[], [1]], ["a", "b"])), 2, multi_label=True)
 
@@ -99,3 +100,19 @@ def test_a_label_out_of_range_is_named(label, multi_label):
     dataset = Dataset("s", source.records, ["a", "b"], multi_label, "")
     with pytest.raises(UserError, match=r"s: record 2 \(1\.png\): the label -?\d is out of range; .* 0 to 1"):
         check_labels(dataset, 2, multi_label)
+
+
+@pytest.mark.parametrize("values", [[2, 0, 0], [[0, 2], [], [2]]])
+def test_serialized_records_equal_the_list(values):
+    plain = raw(values, ["a", "b", "c"]).records
+    records = SerializedRecords(plain)
+    assert list(records) == plain and len(records) == 3
+    assert records[-1] == plain[-1] and records[::2] == plain[::2]
+    with pytest.raises(IndexError):
+        records[3]
+    assert label_counts(records) == label_counts(plain)
+    assert list(pickle.loads(pickle.dumps(records))) == plain
+    changed = records.relabelled([1, None, 0])
+    expected = [0, 1, 1] if values[0] == 2 else [[1, 0], [], [0]]
+    assert [record.get("labels", record.get("label")) for record in changed] == expected
+    assert list(records) == plain
