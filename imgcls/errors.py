@@ -1,7 +1,7 @@
-"""What the user got wrong: one exception family, and how a command reports it.
+"""The exceptions for users' mistakes, and how a command reports them.
 
-Only these exceptions become a one-line message. A plain ``ValueError`` out of torch is our bug and
-keeps its traceback.
+Only these exceptions become a one-line message. A plain ``ValueError`` from torch is a bug of this package and keeps
+its traceback.
 """
 
 import re
@@ -16,19 +16,19 @@ _OURS = re.compile(r"^imgcls\.[\w.]+Error: (.*)$", re.MULTILINE)
 class UserError(ValueError):
     """A config value, dataset, image, checkpoint or command line that cannot be used.
 
-    The message is one line that names what came, what is allowed, and which key or file to change.
+    The message is one line that says what came, what is allowed, and which key or file to change.
     """
 
 
 class UserFileNotFoundError(UserError, FileNotFoundError):
-    """A file or folder that the user named and that is not there."""
+    """A file or folder that the user named and that does not exist."""
 
 
 def user_message(error: BaseException) -> str | None:
-    """The one line to print for ``error``, or None when it is not the user's mistake.
+    """Returns the one line to print for ``error``, or None if it is not the user's mistake.
 
-    A loader worker and a spawned process hand their exception on as text with a traceback in it; the
-    line that counts is then the last one that names our exception.
+    Loader workers and spawned processes pass their exception on as the text of a traceback. The message is then the
+    last line that names an exception of this package.
     """
     text = str(error).strip()
     named = _OURS.findall(text)
@@ -41,7 +41,7 @@ def user_message(error: BaseException) -> str | None:
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Turns a user's mistake into ``error: ...`` on stderr and exit code 2. Everything else passes."""
+    """Prints a user's mistake as ``error: ...`` on stderr and exits with code 2; other exceptions propagate."""
     try:
         yield
     except Exception as error:

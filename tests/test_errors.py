@@ -20,17 +20,17 @@ def test_user_error_is_one_line_and_exit_code_2(capsys):
     assert capsys.readouterr().err == "error: KEY is 3; allowed: 1 or 2\n"
 
 
-def test_our_own_mistakes_keep_their_traceback():
+def test_other_exceptions_keep_their_traceback():
     with pytest.raises(ValueError, match="a bug"), exit_on_user_error():
         raise ValueError("a bug")
 
 
-def test_types_are_those_that_python_users_catch():
+def test_user_errors_can_be_caught_as_built_in_exceptions():
     assert issubclass(UserError, ValueError)
     assert issubclass(UserFileNotFoundError, FileNotFoundError)
 
 
-def test_message_from_a_loader_worker_is_the_last_line_only():
+def test_message_from_a_loader_worker_is_its_last_line():
     with pytest.raises(UserError) as raised:
         next(iter(DataLoader(Broken(), num_workers=1)))
     assert "Traceback" in str(raised.value)

@@ -17,7 +17,7 @@ from imgcls.checkpoint.handoff import (
     verify_backbone,
 )
 from imgcls.checkpoint.model_checkpointers import ClsCheckpointer, DetectorCheckpointer, build_info
-from imgcls.checkpoint.run import find_newest, read_tag, saved_seed
+from imgcls.checkpoint.run import RunLock, find_newest, lock_run_folder, read_tag, saved_seed
 
 __all__ = [
     "ClsCheckpointer",
@@ -25,6 +25,7 @@ __all__ = [
     "HandoffError",
     "LoadReport",
     "RunCheckpointer",
+    "RunLock",
     "build_checked",
     "build_contract",
     "build_expected",
@@ -38,6 +39,7 @@ __all__ = [
     "find_backbone",
     "find_newest",
     "load_backbone",
+    "lock_run_folder",
     "read_checkpoint",
     "read_tag",
     "saved_seed",

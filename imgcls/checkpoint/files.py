@@ -1,40 +1,53 @@
-"""Checkpoint files: read without running code that is in them, written whole or not at all."""
+"""Checkpoint files: reading never runs code from the file unless asked to, and writing is atomic."""
 
+import logging
 import os
 import pickle
 import zipfile
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
 from imgcls.disk import replace_file
 from imgcls.errors import UserError, UserFileNotFoundError
 
-_FLAG = "; the tools read it with --allow-pickle, if you trust its author"
+_FLAG = "; if you trust its author, add --allow-pickle"
+# The averaged weights in files of the training scripts of timm and torchvision.
+_AVERAGES = ("state_dict_ema", "model_ema")
+# Where other projects keep the weights, and what detectron2's checkpointer must know to match their names.
+_LAYOUTS: dict[str, dict[str, Any]] = {
+    "model": {},
+    "state_dict": {},
+    "model_state": {"__author__": "pycls", "matching_heuristics": True},
+    "blobs": {"__author__": "Caffe2", "matching_heuristics": True},
+}
+_logger = logging.getLogger(__name__)
 
 
-def read_checkpoint(path: str, allow_pickle: bool = False, mapped: bool = False) -> dict[str, Any]:
+def read_checkpoint(path: str, allow_pickle: bool = False, mapped: bool = False, raw: bool = False) -> dict[str, Any]:
     """Reads a checkpoint of tensors and plain Python types onto the CPU.
 
     Args:
-        path: a local file. A bare dict of tensors, and one that has them under ``"state_dict"``, is read, too.
+        path: a local file in the layout of imgcls, detectron2, timm, torchvision, pycls or Caffe2, or a bare dict of
+            tensors.
         allow_pickle: also read a file that holds other objects. Reading such a file can run code that is in it.
-        mapped: leave the tensors in the file until they are used. Reading takes milliseconds then.
+        mapped: leave the tensors in the file until they are used, which makes reading take milliseconds.
+        raw: take the raw weights of a timm or torchvision file that also has their moving average. By default the
+            average is taken, with a warning. The ``"ema"`` entry of imgcls is not affected.
 
     Returns:
-        A dict with the tensors under ``"model"``.
+        The entries of the file, with the tensors under ``"model"``.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: truncated, not a checkpoint, or a pickle and ``allow_pickle`` is off.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is truncated, not a checkpoint, or a pickle while ``allow_pickle`` is off.
     """
     if not os.path.isfile(path):
         raise UserFileNotFoundError(f"{path}: no such checkpoint")
-    if path.endswith(".pkl") and not allow_pickle:
-        raise UserError(f"{path} is a pickle, which can run code when it is read; give a .pth file{_FLAG}")
+    check_pickle(path, allow_pickle)
     try:
         checkpoint = _read(path, allow_pickle, mapped)
-    # torch raises RuntimeError, EOFError, UnpicklingError, OSError, ... for a damaged file, in no common class.
+    # torch raises RuntimeError, EOFError, UnpicklingError, OSError, ... for a damaged file, with no common base.
     except Exception as error:
         reason = " ".join(str(error).split())
         if "nsupported global" in reason or "nsupported class" in reason:
@@ -44,19 +57,27 @@ def read_checkpoint(path: str, allow_pickle: bool = False, mapped: bool = False)
         raise UserError(f"{path} is truncated or not a checkpoint of tensors ({reason[:120]})") from error
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint")
-    if "model" not in checkpoint:
-        entries = checkpoint if "state_dict" in checkpoint else {}
-        checkpoint = {**entries, "model": checkpoint.get("state_dict", checkpoint)}
+    checkpoint = _find_model(path, checkpoint, raw)
     model = checkpoint["model"]
-    if allow_pickle and isinstance(model, dict):  # detectron2's model zoo has arrays
+    if allow_pickle and isinstance(model, dict):  # detectron2's model zoo has numpy arrays
         checkpoint["model"] = model = {key: torch.as_tensor(value) for key, value in model.items()}
     if not isinstance(model, dict) or not all(torch.is_tensor(value) for value in model.values()):
-        raise UserError(f"{path}: what it has for a model is not a dict of tensors; it is not a checkpoint")
+        raise UserError(f"{path}: its model is not a dict of tensors, so it is not a checkpoint")
     return checkpoint
 
 
+def check_pickle(path: str, allow_pickle: bool) -> None:
+    """Refuses the name of a pickle file.
+
+    Raises:
+        ValueError: ``path`` ends in ``.pkl`` and ``allow_pickle`` is off.
+    """
+    if path.endswith(".pkl") and not allow_pickle:
+        raise UserError(f"{path} is a pickle, which can run code when it is read; give a .pth file{_FLAG}")
+
+
 def write_checkpoint(path: str, checkpoint: dict[str, Any], advice: str = "name another file") -> None:
-    """Writes under a temporary name in the same folder, then renames: ``path`` is whole or as it was.
+    """Writes a checkpoint; if this fails, an existing ``path`` is unchanged.
 
     Args:
         path: the file.
@@ -65,10 +86,9 @@ def write_checkpoint(path: str, checkpoint: dict[str, Any], advice: str = "name 
 
     Raises:
         ValueError: the file cannot be written.
-        TypeError: ``read_checkpoint`` would refuse the checkpoint for what is in it; ``path`` is as it was.
+        TypeError: ``read_checkpoint`` would refuse the checkpoint.
     """
-
-    def write(file: BinaryIO) -> None:
+    with replace_file(path, advice) as file:
         torch.save(checkpoint, file)
         file.flush()
         try:
@@ -76,38 +96,24 @@ def write_checkpoint(path: str, checkpoint: dict[str, Any], advice: str = "name 
         except UserError as error:
             raise TypeError(f"{path} could not be read again: {error}") from error
 
-    replace_file(path, write, advice)
 
-
-def _read(path: str, allow_pickle: bool, mapped: bool) -> Any:
-    if path.endswith(".pkl"):
-        with open(path, "rb") as file:
-            return pickle.load(file, encoding="latin1")
-    mapped = mapped and zipfile.is_zipfile(path)  # torch before 1.6 wrote another format
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError:
-        if not allow_pickle:
-            raise
-        return torch.load(path, map_location="cpu", weights_only=False)
-
-
-def read_weights(path: str, allow_pickle: bool = False) -> dict[str, Any]:
-    """Reads a ``.safetensors`` file, or any that ``read_checkpoint`` reads.
+def read_weights(path: str, allow_pickle: bool = False, raw: bool = False) -> dict[str, Any]:
+    """Reads a ``.safetensors`` file, or any file that ``read_checkpoint`` reads.
 
     Args:
         path: a local file.
         allow_pickle: see ``read_checkpoint``.
+        raw: see ``read_checkpoint``.
 
     Returns:
         A dict with the tensors under ``"model"``.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: truncated, not a file of tensors, or safetensors is not installed.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is truncated, has no tensors, or safetensors is not installed.
     """
     if not path.endswith(".safetensors"):
-        return read_checkpoint(path, allow_pickle)
+        return read_checkpoint(path, allow_pickle, raw=raw)
     try:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -119,3 +125,37 @@ def read_weights(path: str, allow_pickle: bool = False) -> dict[str, Any]:
         return {"model": load_file(path)}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is truncated or not a safetensors file ({' '.join(str(error).split())})") from error
+
+
+def _read(path: str, allow_pickle: bool, mapped: bool) -> Any:
+    if allow_pickle and path.endswith(".pkl"):
+        with open(path, "rb") as file:
+            return pickle.load(file, encoding="latin1")
+    mapped = mapped and zipfile.is_zipfile(path)  # torch before 1.6 wrote another format
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError:
+        if not allow_pickle:
+            raise
+        return torch.load(path, map_location="cpu", weights_only=False)
+
+
+def _find_model(path: str, checkpoint: dict[str, Any], raw: bool) -> dict[str, Any]:
+    """The entries of a file in any layout, with the weights under ``"model"``."""
+    layout = next((name for name in _LAYOUTS if name in checkpoint), "")
+    average = next((name for name in _AVERAGES if isinstance(checkpoint.get(name), dict)), "")
+    if average and not raw:
+        other = f" and not {layout!r}; to use that, convert the file with --raw" if layout else ""
+        _logger.warning("%s: using the averaged weights, %r%s", path, average, other)
+        # torchvision's is the state of an AveragedModel, which has a counter and the model under "module".
+        averaged = {key: value for key, value in checkpoint[average].items() if key != "n_averaged"}
+        return {**checkpoint, "model": {key.removeprefix("module."): value for key, value in averaged.items()}}
+    if layout == "model":
+        return checkpoint
+    if layout:
+        model, entries = checkpoint[layout], {**checkpoint, **_LAYOUTS[layout]}
+    else:  # a bare dict of tensors; as a pickle, ImageNet weights of Caffe2
+        model, entries = checkpoint, dict(_LAYOUTS["blobs"]) if path.endswith(".pkl") else {}
+    if entries.get("__author__") == "Caffe2":
+        model = {key: value for key, value in model.items() if not key.endswith("_momentum")}
+    return {**entries, "model": model}

@@ -1,22 +1,89 @@
-"""The checkpoints in a run's folder: which one it goes on from, and which may go."""
+"""The folder of a run: which of its checkpoints to resume from, which to remove, and the lock against a second run."""
 
+import errno
+import fcntl
 import logging
 import os
 import re
+import socket
 import zipfile
+from contextlib import suppress
+from types import TracebackType
 
 import yaml
 
 from imgcls.checkpoint.files import read_checkpoint
 from imgcls.errors import UserError, UserFileNotFoundError
 
-TAG = "last_checkpoint"  # detectron2's: a file with the name of the last checkpoint in it
+TAG = "last_checkpoint"  # detectron2's file that contains the name of the last checkpoint
+LOCK = ".lock"
 _NUMBERED = re.compile(r"model_(\d+)\.pth")  # by iteration
 _logger = logging.getLogger(__name__)
 
 
+class RunLock:
+    """The lock of a run's folder; released by `release`, at the end of a ``with`` block, or when the process ends.
+
+    Args:
+        descriptor: an open file that this process has locked, or None if there is no lock.
+    """
+
+    def __init__(self, descriptor: int | None):
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Releases the lock; a second call does nothing."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> "RunLock":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.release()
+
+
+def lock_run_folder(folder: str) -> RunLock:
+    """Locks ``folder/.lock`` so that no second run writes to the same folder. One process of a run must call this.
+
+    A POSIX record lock belongs to this process alone: the system releases it even when the process is killed, and
+    forked or spawned children do not inherit it. A second call in the same process succeeds. Where the file system
+    cannot lock, a warning is logged and the run continues without a lock.
+
+    Args:
+        folder: the run's folder, which must exist.
+
+    Raises:
+        ValueError: another process holds the lock, or the file cannot be created.
+    """
+    path = os.path.join(folder, LOCK)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise UserError(f"OUTPUT_DIR {folder}: cannot write {path} ({error.strerror}); name another folder") from error
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+        os.close(descriptor)
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            raise UserError(
+                f"OUTPUT_DIR {folder} is in use by another run{f' ({holder})' if holder else ''}; "
+                "wait until it ends, or set OUTPUT_DIR to another folder"
+            ) from None
+        _logger.warning(
+            "%s cannot be locked (%s); make sure that no other run has this OUTPUT_DIR", path, error.strerror
+        )
+        return RunLock(None)
+    with suppress(OSError):  # this is for the message only, and the disk may be full
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    return RunLock(descriptor)
+
+
 def read_tag(folder: str) -> str:
-    """The checkpoint that ``last_checkpoint`` names, whether it is there or not; ``""`` where nothing is named."""
+    """Returns the path that ``last_checkpoint`` names, which may not exist, or ``""`` if it names none."""
     try:
         with open(os.path.join(folder, TAG), errors="replace") as file:
             name = file.read().strip()
@@ -26,7 +93,7 @@ def read_tag(folder: str) -> str:
 
 
 def list_numbered(folder: str, below: str = "") -> list[str]:
-    """The checkpoints of single iterations, newest first; with the name of one, only those before it."""
+    """Lists the checkpoints of single iterations, newest first; with ``below``, only those before that file name."""
     limit = _NUMBERED.fullmatch(below)
     names = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
     found = {int(match[1]): match[0] for match in map(_NUMBERED.fullmatch, names) if match}
@@ -35,29 +102,29 @@ def list_numbered(folder: str, below: str = "") -> list[str]:
 
 
 def find_newest(folder: str) -> str:
-    """The newest checkpoint of a folder that can be read; ``""`` where there is none at all.
+    """Returns the newest readable checkpoint of a folder, or ``""`` if it has no checkpoint.
 
-    That is the one that ``last_checkpoint`` names, or if it is damaged the newest before it. A run that was killed
-    in its very first save has a checkpoint, but no ``last_checkpoint`` yet.
+    This is the one that ``last_checkpoint`` names or, if that is damaged, the newest before it. A run that was killed
+    during its first save has a checkpoint, but no ``last_checkpoint`` yet.
 
     Raises:
-        FileNotFoundError: ``last_checkpoint`` names a file that is not there.
-        ValueError: none can be read.
+        FileNotFoundError: ``last_checkpoint`` names a file that does not exist.
+        ValueError: there are checkpoints, but none can be read.
     """
     tagged = read_tag(folder)
     if not tagged:
         numbered = list_numbered(folder)
-        return _first_whole(numbered, [f"{os.path.join(folder, TAG)} names no checkpoint"]) if numbered else ""
+        return _first_readable(numbered, [f"{os.path.join(folder, TAG)} names no checkpoint"]) if numbered else ""
     if not os.path.isfile(tagged):
         raise UserFileNotFoundError(
-            f"--resume: {os.path.join(folder, TAG)} names {tagged}, which is not there; "
-            "write the name of a checkpoint that is there into it"
+            f"--resume: {os.path.join(folder, TAG)} names {tagged}, which does not exist; "
+            "write the name of an existing checkpoint into it"
         )
-    return find_whole(tagged)
+    return find_readable(tagged)
 
 
-def find_whole(path: str) -> str:
-    """``path``, or if it is damaged the newest checkpoint of its folder before it that can be read.
+def find_readable(path: str) -> str:
+    """Returns ``path`` or, if it is damaged, the newest readable checkpoint before it in its folder.
 
     Raises:
         ValueError: none can be read.
@@ -66,29 +133,30 @@ def find_whole(path: str) -> str:
     if not damage:
         return path
     folder, name = os.path.split(path)
-    return _first_whole(list_numbered(folder, below=name), [damage])
+    return _first_readable(list_numbered(folder, below=name), [damage])
 
 
 def find_damage(path: str) -> str:
-    """Why a checkpoint cannot be read, or ``""``. Checks all of it: torch itself reads over a wrong checksum."""
+    """Says why a checkpoint cannot be read, or returns ``""``; checksums are compared, which torch does not do."""
     try:
         read_checkpoint(path, mapped=True)
     except UserError as error:
         return str(error)
-    if not zipfile.is_zipfile(path):  # of torch before 1.6: without checksums, and just read as a whole
+    if not zipfile.is_zipfile(path):  # torch before 1.6 wrote no checksums; the file was just read completely
         return ""
     try:
         with zipfile.ZipFile(path) as archive:
             record = archive.testzip()
-    except Exception as error:  # UnicodeDecodeError, NotImplementedError, ...: whatever a damaged field leads to
+    except Exception as error:  # a damaged field can lead to UnicodeDecodeError, NotImplementedError, ...
         return f"{path} is damaged ({error})"
     return f"{path} is damaged (wrong checksum of {record})" if record else ""
 
 
 def remove_old(path: str, keep: int) -> None:
-    """Of the numbered checkpoints up to ``path`` only the newest ``keep`` stay, and the one that is the last.
+    """Removes all but the newest ``keep`` of the numbered checkpoints up to ``path``.
 
-    Higher numbers are of an earlier, longer run in the same folder, and not ours to remove.
+    The one that ``last_checkpoint`` names stays, and so do those with higher numbers, which come from an earlier,
+    longer run in the same folder.
     """
     folder, name = os.path.split(path)
     if not _NUMBERED.fullmatch(name):
@@ -98,28 +166,33 @@ def remove_old(path: str, keep: int) -> None:
         if old != last:
             try:
                 os.unlink(old)
-            except OSError as error:  # no reason to end a run
-                _logger.warning("%s: an old checkpoint that cannot be removed (%s)", old, error.strerror)
+            except OSError as error:
+                _logger.warning("%s: this old checkpoint cannot be removed (%s)", old, error.strerror)
 
 
-def _first_whole(paths: list[str], problems: list[str]) -> str:
+def saved_seed(path: str) -> int:
+    """Returns the ``SEED`` of the run that wrote a checkpoint, or -1 if there is no checkpoint or it has no seed.
+
+    Args:
+        path: a checkpoint, or a folder whose newest one is read.
+
+    Raises:
+        FileNotFoundError: as ``find_newest``.
+        ValueError: as ``find_newest``.
+    """
+    found = find_readable(path) if os.path.isfile(path) else find_newest(path)
+    info = read_checkpoint(found, mapped=True).get("imgcls") if found else None
+    cfg = yaml.safe_load(info.get("cfg", "")) if info else None
+    return (cfg or {}).get("SEED", -1)
+
+
+def _first_readable(paths: list[str], problems: list[str]) -> str:
     for path in paths:
         damage = find_damage(path)
         if not damage:
-            _logger.warning("%s; going on from %s, the newest that can be read", "; ".join(problems), path)
+            _logger.warning("%s; resuming from %s, the newest readable checkpoint", "; ".join(problems), path)
             return path
         problems.append(damage)
     raise UserError(
         f"--resume: no checkpoint can be read: {'; '.join(problems)}; leave --resume out to start from the beginning"
     )
-
-
-def saved_seed(folder: str) -> int:
-    """``SEED`` of the run whose checkpoints are in a folder; -1 where there are none, or none that tells.
-
-    Raises:
-        As ``find_newest``.
-    """
-    path = find_newest(folder)
-    info = read_checkpoint(path, mapped=True).get("imgcls") if path else None
-    return yaml.safe_load(info["cfg"])["SEED"] if info else -1

@@ -2,9 +2,11 @@
 
 import difflib
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
+import detectron2.config
 from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 from fvcore.common.registry import Registry
@@ -19,12 +21,36 @@ PRECISIONS = ("float16", "bfloat16")
 # The names that detectron2 0.6 and its main branch share.
 NORMS = ("BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
 
+# Keys of detectron2 that a ClsNet does not use. Sizes and INPUT.CROP are not among them: base configs set these.
+_UNUSED = (
+    "DATALOADER.SAMPLER_TRAIN",
+    "DATALOADER.REPEAT_THRESHOLD",
+    "DATASETS.PROPOSAL_FILES_TRAIN",
+    "DATASETS.PROPOSAL_FILES_TEST",
+    "MODEL.LOAD_PROPOSALS",
+    "MODEL.MASK_ON",
+    "MODEL.KEYPOINT_ON",
+    "TEST.AUG.ENABLED",
+    "VIS_PERIOD",
+)
+_MULTILABEL_METRICS = (
+    "mAP",
+    "mAP_micro",
+    *(f"{name}_{mean}" for mean in ("micro", "macro") for name in ("precision", "recall", "F1")),
+    "exact_match",
+)
 
-def check_cfg(cfg: CfgNode) -> None:
-    """Checks what a config says against what is allowed; feature names are checked where they are built.
+
+def check_cfg(cfg: CfgNode, resolved: bool = False) -> None:
+    """Checks config values; feature names are checked where the backbone is built.
+
+    Args:
+        cfg: with the keys of imgcls.
+        resolved: whether lengths in epochs have been converted to iterations. Before that, a length in epochs cannot be
+            compared with one in iterations.
 
     Raises:
-        ValueError: a value that is not allowed, with the key, what came and what is allowed.
+        ValueError: a value is not allowed; the message has the key, the value, and what is allowed.
     """
     for key, allowed, test in _RULES:
         value = _get(cfg, key)
@@ -33,7 +59,46 @@ def check_cfg(cfg: CfgNode) -> None:
     _check_registered("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY)
     _check_registered("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY)
     if cfg.MODEL.META_ARCHITECTURE == "ClsNet":
+        _check_unused(cfg)
+        _check_warmup(cfg.SOLVER, resolved)
         _check_clsnet(cfg)
+
+
+def check_best_metric(cfg: CfgNode) -> None:
+    """Checks ``TEST.BEST_METRIC`` against the names that the config's evaluators produce.
+
+    A trainer whose ``build_evaluator`` is overridden should not call this. With no set in ``DATASETS.TEST`` every name
+    passes. Metrics of a detector are checked for the form ``task/metric`` only.
+
+    Raises:
+        ValueError: no evaluator produces the metric.
+    """
+    name, sets = cfg.TEST.BEST_METRIC, list(dict.fromkeys(cfg.DATASETS.TEST))
+    if not name or not sets:
+        return
+    # DefaultTrainer.test adds the names of the sets if there are several.
+    prefixes = [f"{dataset}/" for dataset in sets] if len(sets) > 1 else [""]
+    if cfg.SOLVER.EMA_DECAY > 0:
+        prefixes += [f"ema/{prefix}" for prefix in prefixes]
+    if cfg.MODEL.META_ARCHITECTURE == "ClsNet":
+        metrics = _list_metrics(cfg)
+        allowed, pattern = f"one of {', '.join(metrics)}", "|".join(map(re.escape, metrics))
+    else:
+        allowed, pattern = "TASK/METRIC, for example bbox/AP", "[^/]+/[^/]+"
+    if not any(name.startswith(p) and re.fullmatch(pattern, name.removeprefix(p)) for p in prefixes):
+        after = f" after one of {', '.join(filter(None, prefixes))}" if sets[1:] else ""
+        ema = ", or ema/ and one of these" if cfg.SOLVER.EMA_DECAY > 0 and not after else ""
+        hint = "; averaged weights need SOLVER.EMA_DECAY above 0" if name.startswith("ema/") and not ema else ""
+        raise UserError(f'TEST.BEST_METRIC is {name!r}; allowed: "", or {allowed}{after}{ema}{hint}')
+
+
+def _list_metrics(cfg: CfgNode) -> list[str]:
+    """Lists the metrics of a ClsNet as ``task/metric``."""
+    clsnet = cfg.MODEL.CLSNET
+    if clsnet.HEAD == "sigmoid":
+        return [f"multilabel/{metric}" for metric in _MULTILABEL_METRICS]
+    known = clsnet.NUM_CLASSES if clsnet.NUM_CLASSES != -1 else math.inf
+    return [f"accuracy/top{k}" for k in sorted(set(cfg.TEST.TOPK)) if k <= known]
 
 
 def _check_registered(key: str, name: str, registry: Registry) -> None:
@@ -44,19 +109,37 @@ def _check_registered(key: str, name: str, registry: Registry) -> None:
         raise UserError(f"{key} is {name!r}; {hint}registered are {', '.join(sorted(known))}")
 
 
+def _check_unused(cfg: CfgNode) -> None:
+    defaults = detectron2.config.get_cfg()
+    for key in _UNUSED:
+        value, default = _get(cfg, key), _get(defaults, key)
+        if value != default:
+            raise UserError(f"{key} is {value!r}; allowed: {default!r}, because a ClsNet does not use this key")
+
+
+def _check_warmup(solver: CfgNode, resolved: bool) -> None:
+    """Refuses a warm-up as long as the run, with which detectron2's schedules keep the learning rate near 0."""
+    in_epochs = solver.WARMUP_EPOCHS >= 0, solver.EPOCHS > 0
+    keys = "WARMUP_EPOCHS" if in_epochs[0] else "WARMUP_ITERS", "EPOCHS" if in_epochs[1] else "MAX_ITER"
+    warmup, whole = (solver[key] for key in keys)
+    if resolved:
+        too_long = 0 < solver.WARMUP_ITERS >= solver.MAX_ITER
+    else:
+        too_long = in_epochs[0] == in_epochs[1] and 0 < warmup >= whole
+    if too_long:
+        counts = f" ({solver.WARMUP_ITERS} of {solver.MAX_ITER} iterations)" if resolved and any(in_epochs) else ""
+        raise UserError(f"SOLVER.{keys[0]} is {warmup}; allowed: 0 to below SOLVER.{keys[1]} {whole}{counts}")
+
+
 def _check_clsnet(cfg: CfgNode) -> None:
     clsnet = cfg.MODEL.CLSNET
     if cfg.INPUT.FORMAT not in FORMATS:
         raise UserError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; allowed: one of {list(FORMATS)}")
     classes = clsnet.NUM_CLASSES
-    # detectron2's schedules would hold the learning rate near 0 for the whole run, without a word.
-    warm_up, whole = cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.MAX_ITER
-    if warm_up > 0 and warm_up >= whole:
-        raise UserError(f"SOLVER.WARMUP_ITERS is {warm_up}; allowed: 0 to below SOLVER.MAX_ITER {whole}")
     if isinstance(clsnet.POS_WEIGHT, (list, tuple)) and classes != -1 and len(clsnet.POS_WEIGHT) != classes:
         raise UserError(
             f"MODEL.CLSNET.POS_WEIGHT has {len(clsnet.POS_WEIGHT)} values for MODEL.CLSNET.NUM_CLASSES {classes}; "
-            'allowed: one value a class, "auto", or None'
+            'allowed: one value per class, "auto", or None'
         )
     if clsnet.HEAD == "softmax" and classes != -1 and min(cfg.TEST.TOPK) > classes:
         raise UserError(f"TEST.TOPK is {list(cfg.TEST.TOPK)}; allowed: at least one of 1 to {classes}, the class count")
@@ -84,11 +167,11 @@ def _above_zero(value: Any) -> bool:
     return _number(value) and value > 0
 
 
-def _share(value: Any) -> bool:
+def _fraction(value: Any) -> bool:
     return _number(value) and 0 <= value <= 1
 
 
-def _whole_from(lowest: int) -> Callable[[Any], bool]:
+def _integer_from(lowest: int) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= lowest
 
 
@@ -103,46 +186,50 @@ def _list_of(test: Callable[[Any], bool], empty: bool = False) -> Callable[[Any]
 _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("MODEL.MNET.WIDTH_MULT", "a number above 0", _above_zero),
     ("MODEL.MNET.DEPTH_MULT", "a number above 0", _above_zero),
-    ("MODEL.MNET.BLOCKS", "[] or whole numbers from 1, one a row", _list_of(_whole_from(1), empty=True)),
+    ("MODEL.MNET.BLOCKS", "[] or whole numbers from 1, one per row", _list_of(_integer_from(1), empty=True)),
     ("MODEL.MNET.STEM_STRIDE", "1 or 2", lambda v: v in (1, 2)),
     ("MODEL.MNET.ACTIVATION", f"one of {list(ACTIVATIONS)}", lambda v: v in ACTIVATIONS),
     ("MODEL.MNET.NORM", f"one of {list(NORMS)}", lambda v: v in NORMS),
     ("MODEL.MNET.BN_EPS", "a number above 0", _above_zero),
-    ("MODEL.MNET.BN_MOMENTUM", "a number from 0 to 1", _share),
-    ("MODEL.BACKBONE.FREEZE_AT", "a whole number from 0", _whole_from(0)),
+    ("MODEL.MNET.BN_MOMENTUM", "a number from 0 to 1", _fraction),
+    ("MODEL.BACKBONE.FREEZE_AT", "a whole number from 0", _integer_from(0)),
     (
         "MODEL.CLSNET.NUM_CLASSES",
         "a whole number from 1, or -1 to take it from the data",
-        lambda v: v == -1 or _whole_from(1)(v),
+        lambda v: v == -1 or _integer_from(1)(v),
     ),
-    ("MODEL.CLSNET.INPUT_SIZE", "a whole number of pixels from 1", _whole_from(1)),
+    ("MODEL.CLSNET.INPUT_SIZE", "a whole number of pixels from 1", _integer_from(1)),
     ("MODEL.CLSNET.HEAD", f"one of {list(HEADS)}", lambda v: v in HEADS),
-    ("MODEL.CLSNET.HEAD_CONV_DIM", "a whole number from 0", _whole_from(0)),
-    ("MODEL.CLSNET.DROPOUT", "a number from 0 to 1", _share),
-    ("MODEL.CLSNET.LABEL_SMOOTHING", "a number from 0 to 1", _share),
+    ("MODEL.CLSNET.HEAD_CONV_DIM", "a whole number from 0", _integer_from(0)),
+    ("MODEL.CLSNET.DROPOUT", "a number from 0 to 1", _fraction),
+    ("MODEL.CLSNET.LABEL_SMOOTHING", "a number from 0 to 1", _fraction),
     (
         "MODEL.CLSNET.POS_WEIGHT",
-        'numbers above 0, one a class, "auto", or None',
+        'numbers above 0, one per class, "auto", or None',
         lambda v: v is None or v == "auto" or (isinstance(v, (list, tuple)) and all(map(_above_zero, v))),
     ),
-    ("MODEL.PIXEL_STD", "numbers above 0, one a channel", _list_of(_above_zero)),
+    ("MODEL.PIXEL_STD", "numbers above 0, one per channel", _list_of(_above_zero)),
     ("INPUT.RANDOM_FLIP", "'none', 'horizontal' or 'vertical'", lambda v: v in ("none", "horizontal", "vertical")),
     ("INPUT.CROP_PCT", "a number above 0, at most 1", lambda v: _above_zero(v) and v <= 1),
-    ("INPUT.CROP_SCALE", "two numbers above 0, rising, at most 1", _range(1)),
-    ("INPUT.CROP_RATIO", "two numbers above 0, rising", _range(math.inf)),
+    ("INPUT.CROP_SCALE", "two numbers above 0, in ascending order, at most 1", _range(1)),
+    ("INPUT.CROP_RATIO", "two numbers above 0, in ascending order", _range(math.inf)),
     ("INPUT.AUGMENTATION", f"one of {list(AUGMENTATIONS)}", lambda v: v in AUGMENTATIONS),
-    ("INPUT.RANDOM_ERASING", "a number from 0 to 1", _share),
+    ("INPUT.RANDOM_ERASING", "a number from 0 to 1", _fraction),
     ("DATALOADER.BAD_IMAGES", "'error' or 'skip'", lambda v: v in ("error", "skip")),
-    ("SOLVER.IMS_PER_BATCH", "a whole number from 1", _whole_from(1)),
-    ("SOLVER.EPOCHS", "a whole number from 1, or 0 for SOLVER.MAX_ITER", _whole_from(0)),
-    ("SOLVER.WARMUP_EPOCHS", "a whole number from 0, or -1 for SOLVER.WARMUP_ITERS", _whole_from(-1)),
-    ("SOLVER.STEP_EPOCHS", "() for SOLVER.STEPS, or whole numbers from 1", _list_of(_whole_from(1), empty=True)),
-    ("SOLVER.ACCUM_STEPS", "a whole number from 1", _whole_from(1)),
-    ("SOLVER.EMA_DECAY", "a number from 0 to below 1", lambda v: _share(v) and v < 1),
-    ("SOLVER.KEEP_CHECKPOINTS", "a whole number from 0", _whole_from(0)),
-    ("SOLVER.LOG_PERIOD", "a whole number from 1", _whole_from(1)),
+    ("SOLVER.IMS_PER_BATCH", "a whole number from 1", _integer_from(1)),
+    ("SOLVER.EPOCHS", "a whole number from 1, or 0 for SOLVER.MAX_ITER", _integer_from(0)),
+    ("SOLVER.WARMUP_EPOCHS", "a whole number from 0, or -1 for SOLVER.WARMUP_ITERS", _integer_from(-1)),
+    (
+        "SOLVER.STEP_EPOCHS",
+        "() for SOLVER.STEPS, or whole numbers from 1 in ascending order",
+        lambda v: _list_of(_integer_from(1), empty=True)(v) and list(v) == sorted(v),
+    ),
+    ("SOLVER.ACCUM_STEPS", "a whole number from 1", _integer_from(1)),
+    ("SOLVER.EMA_DECAY", "a number from 0 to below 1", lambda v: _fraction(v) and v < 1),
+    ("SOLVER.KEEP_CHECKPOINTS", "a whole number from 0", _integer_from(0)),
+    ("SOLVER.LOG_PERIOD", "a whole number from 1", _integer_from(1)),
     ("SOLVER.AMP.PRECISION", f"one of {list(PRECISIONS)}", lambda v: v in PRECISIONS),
-    ("TEST.PATIENCE", "a whole number from 0", _whole_from(0)),
-    ("TEST.TOPK", "whole numbers from 1", _list_of(_whole_from(1))),
-    ("TEST.THRESHOLD", "a number from 0 to 1", _share),
+    ("TEST.PATIENCE", "a whole number from 0", _integer_from(0)),
+    ("TEST.TOPK", "whole numbers from 1", _list_of(_integer_from(1))),
+    ("TEST.THRESHOLD", "a number from 0 to 1", _fraction),
 )

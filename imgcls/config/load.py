@@ -1,4 +1,4 @@
-"""A config from a YAML file and the command line, with errors that name the key."""
+"""Loads a config from a YAML file and the command line, with errors that name the key."""
 
 import difflib
 import logging
@@ -11,20 +11,22 @@ from detectron2.config import CfgNode
 from imgcls.config.defaults import get_cfg
 from imgcls.errors import UserError, UserFileNotFoundError
 
+LAST_STAGE = "mob5"
+_logger = logging.getLogger(__name__)
+
 
 def load_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
-    """The default config, merged with a YAML file (and its ``_BASE_``) and with ``KEY VALUE`` pairs.
+    """Merges the defaults with a YAML file (and its ``_BASE_``) and with ``KEY VALUE`` pairs.
 
-    YAML is read safely: a file with Python tags is refused and nothing of it runs (detectron2's own default
-    would run it).
+    A file with Python tags is refused; with detectron2's own default, such tags would run code.
 
     Args:
         config_file: path of the YAML file; empty for the defaults alone.
         opts: alternating keys and values, as on detectron2's command line.
 
     Raises:
-        ValueError: unknown key, value of another type, broken or unsafe YAML, odd number of ``opts``.
-        FileNotFoundError: no such file, or no such ``_BASE_``.
+        ValueError: a key is unknown, a value has another type, the YAML is invalid or unsafe, or ``opts`` is odd.
+        FileNotFoundError: the file or its ``_BASE_`` does not exist.
     """
     cfg = get_cfg()
     if config_file:
@@ -39,7 +41,7 @@ def _merge_file(cfg: CfgNode, path: str) -> None:
     try:
         cfg.merge_from_file(path, allow_unsafe=False)
     except FileNotFoundError as error:
-        raise UserFileNotFoundError(f"{path}: its _BASE_ {error.filename} is not there") from error
+        raise UserFileNotFoundError(f"{path}: its _BASE_ {error.filename} does not exist") from error
     except yaml.constructor.ConstructorError as error:
         raise UserError(f"{path}: {error.problem}; YAML tags are not allowed, write plain values") from error
     except OSError as error:
@@ -64,18 +66,20 @@ def _merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
 
 def _explain(cfg: CfgNode, error: Exception) -> str:
     if isinstance(error, (AttributeError, TypeError)):
-        return "not keys with values; write for example SEED: 1"
+        return "it does not consist of keys and values; write for example SEED: 1"
     message = str(error.args[0]) if error.args else type(error).__name__
     if isinstance(error, KeyError) and "Non-existent config key: " in message:
         return _unknown_key(cfg, message.rsplit(": ", 1)[1])
     if "DATASETS.T" in message:
-        message += '; a list of sets is wanted: "(\'folder:PATH\',)" on the command line, ["folder:PATH"] in YAML'
+        message += '; write a list of sets: "(\'folder:PATH\',)" on the command line, ["folder:PATH"] in YAML'
     return " ".join(message.split())
 
 
 def _unknown_key(cfg: CfgNode, key: str) -> str:
     near = difflib.get_close_matches(key, _keys(cfg), n=1)
-    return f"unknown config key {key}" + (f"; did you mean {near[0]}?" if near else "; see README, 'Config keys'")
+    return f"unknown config key {key}" + (
+        f"; did you mean {near[0]}?" if near else "; the documentation lists all keys"
+    )
 
 
 def _keys(node: CfgNode, prefix: str = "") -> set[str]:
@@ -89,16 +93,11 @@ def _walk(node: CfgNode, prefix: str) -> Iterator[str]:
             yield from _walk(value, f"{prefix}{name}.")
 
 
-LAST_STAGE = "mob5"
-
-_logger = logging.getLogger(__name__)
-
-
 def feature_names(names: Sequence[str], key: str) -> list[str]:
-    """Feature names with ``"linear"`` read as the last stage.
+    """Replaces the feature ``"linear"`` by the last stage, without duplicates.
 
-    The 2020 project had its classifier inside the backbone, under this name; here it is in the head,
-    which reads the last stage.
+    In the 2020 project this was the classifier inside the backbone. Here the classifier is in the head, which reads
+    the last stage.
 
     Args:
         names: the value of a config key.
@@ -106,6 +105,6 @@ def feature_names(names: Sequence[str], key: str) -> list[str]:
     """
     if "linear" not in names:
         return list(names)
-    _logger.info('%s: "linear" is read as "%s"; the classifier is MODEL.CLSNET\'s head now', key, LAST_STAGE)
+    _logger.info('%s: "linear" is read as "%s", because the classifier is in the head', key, LAST_STAGE)
     replaced = [LAST_STAGE if name == "linear" else name for name in names]
     return list(dict.fromkeys(replaced))

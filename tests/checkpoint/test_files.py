@@ -16,11 +16,19 @@ class Evil:
 
 
 class Settings:
-    """An object as old projects put into their checkpoints."""
+    """An object such as old projects save in their checkpoints."""
 
 
-@pytest.mark.parametrize("wrap", [lambda t: t, lambda t: {"model": t}, lambda t: {"state_dict": t, "epoch": 3}])
-def test_reads_the_layouts_that_people_use(tmp_path, wrap):
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda t: t,
+        lambda t: {"model": t},
+        lambda t: {"state_dict": t, "epoch": 3},
+        lambda t: {"model_state": t, "epoch": 3},
+    ],
+)
+def test_reads_the_layouts_of_other_projects(tmp_path, wrap):
     tensors = {"a": torch.arange(3.0)}
     torch.save(wrap(tensors), tmp_path / "a.pth")
     checkpoint = read_checkpoint(str(tmp_path / "a.pth"))
@@ -34,7 +42,7 @@ def test_missing_file(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["evil.pth", "evil.pkl"])
-def test_a_pickle_is_refused_by_name_and_does_not_run(tmp_path, name):
+def test_a_pickle_is_refused_and_its_code_does_not_run(tmp_path, name):
     path, mark = tmp_path / name, tmp_path / "ran"
     content = {"model": {"a": torch.zeros(1)}, "extra": Evil(mark)}
     torch.save(content, path) if name.endswith("pth") else path.write_bytes(pickle.dumps(content))
@@ -51,13 +59,13 @@ def test_the_flag_reads_objects_and_arrays(tmp_path):
 
 
 @pytest.mark.parametrize("content", [{"model": {"a": 3}}, {"a": torch.ones(1), "b": "text"}, {"model": [1]}])
-def test_what_is_not_a_dict_of_tensors_is_refused(tmp_path, content):
+def test_other_content_than_a_dict_of_tensors_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "odd.pth")
     with pytest.raises(ValueError, match=r"odd\.pth.*not a dict of tensors"):
         read_checkpoint(str(tmp_path / "odd.pth"))
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "a.pth"
     write_checkpoint(str(path), {"model": {"a": torch.zeros(1)}})
     before = path.read_bytes()
@@ -71,18 +79,18 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="cannot be written"):
         write_checkpoint(str(tmp_path / "gone" / "a.pth"), {"model": {}})
 
 
-def test_the_advice_is_the_callers(tmp_path):
+def test_the_advice_of_the_caller_ends_the_message(tmp_path):
     with pytest.raises(ValueError, match=r"\(No such file or directory\); make the folder$"):
         write_checkpoint(str(tmp_path / "gone" / "a.pth"), {"model": {}}, advice="make the folder")
 
 
 @pytest.mark.parametrize("new_format", [True, False])
-def test_tensors_that_stay_in_the_file_are_the_same(tmp_path, new_format):
+def test_mapped_tensors_have_the_same_values(tmp_path, new_format):
     path = str(tmp_path / "a.pth")
     content = {"model": {"a": torch.arange(5000.0)}, "optimizer": {"state": {0: torch.ones(3)}}, "iteration": 7}
     torch.save(content, path, _use_new_zipfile_serialization=new_format)
@@ -91,7 +99,7 @@ def test_tensors_that_stay_in_the_file_are_the_same(tmp_path, new_format):
     assert torch.equal(mapped["optimizer"]["state"][0], torch.ones(3))
 
 
-def test_what_could_not_be_read_again_is_not_written(tmp_path):
+def test_an_unreadable_checkpoint_is_not_written(tmp_path):
     path = tmp_path / "a.pth"
     write_checkpoint(str(path), {"model": {"a": torch.zeros(1)}})
     before = path.read_bytes()

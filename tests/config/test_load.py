@@ -1,6 +1,9 @@
+import logging
+
 import pytest
 
 from imgcls.config import get_cfg, load_cfg
+from imgcls.config.load import feature_names
 
 
 @pytest.fixture
@@ -20,18 +23,18 @@ def test_file_base_and_command_line_are_merged_in_that_order(yaml_file):
     assert (cfg.MODEL.MNET.WIDTH_MULT, cfg.MODEL.MNET.STEM_STRIDE, cfg.SEED) == (0.75, 1, 5)
 
 
-def test_nothing_given_is_the_default():
+def test_no_file_and_no_options_give_the_default():
     assert load_cfg("") == get_cfg()
 
 
-def test_missing_file_and_missing_base(yaml_file):
+def test_a_missing_file_or_base_is_an_error(yaml_file):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml: no such file"):
         load_cfg("nowhere.yaml")
-    with pytest.raises(FileNotFoundError, match=r"_BASE_ .*gone\.yaml is not there"):
+    with pytest.raises(FileNotFoundError, match=r"_BASE_ .*gone\.yaml does not exist"):
         load_cfg(yaml_file("_BASE_: gone.yaml\n"))
 
 
-def test_unknown_key_names_itself_and_the_nearest_one(yaml_file):
+def test_an_unknown_key_is_reported_with_the_nearest_one(yaml_file):
     path = yaml_file("MODEL:\n  MNET:\n    WIDHT_MULT: 0.5\n")
     with pytest.raises(ValueError, match=r"MODEL\.MNET\.WIDHT_MULT; did you mean MODEL\.MNET\.WIDTH_MULT"):
         load_cfg(path)
@@ -39,7 +42,7 @@ def test_unknown_key_names_itself_and_the_nearest_one(yaml_file):
         load_cfg("", ["SEDE", "1"])
 
 
-def test_value_of_another_type(yaml_file):
+def test_a_value_of_another_type_is_refused(yaml_file):
     with pytest.raises(ValueError, match=r"Type mismatch.*MODEL\.MNET\.WIDTH_MULT"):
         load_cfg(yaml_file("MODEL:\n  MNET:\n    WIDTH_MULT: wide\n"))
     with pytest.raises(ValueError, match=r"MODEL\.MNET\.WIDTH_MULT wide: Type mismatch"):
@@ -53,23 +56,23 @@ def test_broken_yaml_is_one_line_with_the_file(yaml_file, text):
     assert "\n" not in str(raised.value)
 
 
-def test_one_set_without_a_list_says_how_to_write_it():
+def test_a_set_that_is_not_in_a_list_shows_the_right_form():
     with pytest.raises(ValueError, match=r"DATASETS\.TRAIN folder:x: .*\('folder:PATH',\)"):
         load_cfg("", ["DATASETS.TRAIN", "folder:x"])
 
 
-def test_a_folder_is_no_config_file(tmp_path):
+def test_a_folder_is_not_a_config_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file"):
         load_cfg(str(tmp_path))
 
 
-def test_odd_overrides():
+def test_an_odd_number_of_overrides_is_refused():
     with pytest.raises(ValueError, match="come in pairs"):
         load_cfg("", ["SEED"])
 
 
 @pytest.mark.parametrize("inherited", [False, True])
-def test_python_tags_do_not_run(yaml_file, tmp_path, inherited):
+def test_python_tags_do_not_run_code(yaml_file, tmp_path, inherited):
     mark = tmp_path / "ran"
     path = yaml_file(
         f'OUTPUT_DIR: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ["{mark}"]]\n'
@@ -79,3 +82,16 @@ def test_python_tags_do_not_run(yaml_file, tmp_path, inherited):
     with pytest.raises(ValueError, match="YAML tags are not allowed"):
         load_cfg(path)
     assert not mark.exists()
+
+
+def test_linear_is_the_last_stage_with_one_log_line(caplog):
+    with caplog.at_level(logging.INFO):
+        assert feature_names(["mob3", "linear"], "MODEL.MNET.OUT_FEATURES") == ["mob3", "mob5"]
+    assert len(caplog.records) == 1 and "MODEL.MNET.OUT_FEATURES" in caplog.text
+
+
+def test_features_are_not_repeated_and_nothing_is_logged_without_linear(caplog):
+    assert feature_names(["mob5", "linear"], "KEY") == ["mob5"]
+    caplog.clear()
+    assert feature_names(["mob4", "mob5"], "KEY") == ["mob4", "mob5"]
+    assert not caplog.records

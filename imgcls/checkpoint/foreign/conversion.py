@@ -1,4 +1,4 @@
-"""A state dict of another project to a classification checkpoint of ours, all of it or nothing."""
+"""Converts a state dict of another project to a classification checkpoint, with every tensor accounted for."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,8 +11,7 @@ from torch import Tensor
 
 from imgcls import __version__
 from imgcls.checkpoint.compat import build_contract
-from imgcls.checkpoint.foreign.recipe import Recipe
-from imgcls.checkpoint.foreign.sources import read_2020_project, read_timm, read_torchvision
+from imgcls.checkpoint.foreign.sources import Recipe, read_2020_project, read_timm, read_torchvision
 from imgcls.config import get_cfg
 from imgcls.errors import UserError
 
@@ -21,18 +20,18 @@ SOURCES = tuple(_READERS)
 
 
 def convert(source: str, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The classification checkpoint that computes the same as the source's network on the same images.
+    """Returns a classification checkpoint that computes the same as the source network on the same images.
 
     Args:
         source: one of ``SOURCES``.
-        checkpoint: as ``read_checkpoint`` gives it; names may have DDP's ``"module."`` before them.
+        checkpoint: from ``read_checkpoint``; the names may start with DDP's ``"module."``.
 
     Returns:
-        ``{"model": ..., "imgcls": ...}``. The config in it is the lines that build the network, ``ClsNet`` with 0-255
-        input; the preprocessing contract is the source's.
+        ``{"model": ..., "imgcls": ...}``. Its config has the keys that build the network, a ``ClsNet`` with 0-255
+        input; its preprocessing contract is that of the source.
 
     Raises:
-        ValueError: an unknown source; a tensor is missing, left over or of another shape.
+        ValueError: the source is unknown, or a tensor is missing, unknown or of another shape.
     """
     if source not in _READERS:
         raise UserError(f"source is {source!r}; allowed: {', '.join(SOURCES)}")
@@ -40,7 +39,7 @@ def convert(source: str, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     state = {
         name.removeprefix(prefix): tensor
         for name, tensor in checkpoint["model"].items()
-        if not name.endswith("num_batches_tracked")  # nothing is computed from BN's counter
+        if not name.endswith("num_batches_tracked")  # BN's counter does not affect the output
     }
     recipe = _READERS[source](state, checkpoint)
     cfg = get_cfg()
@@ -59,7 +58,7 @@ def convert(source: str, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shapes(cfg: CfgNode) -> dict[str, torch.Size]:
-    """The tensors of the network that a config builds, without memory for them."""
+    """Returns the shapes of the network that a config builds, on the meta device, which needs no memory."""
     cfg.MODEL.DEVICE = "meta"
     with torch.device("meta"):
         state = build_model(cfg).state_dict()
@@ -67,25 +66,25 @@ def _shapes(cfg: CfgNode) -> dict[str, torch.Size]:
 
 
 def _rename(state: Mapping[str, Tensor], recipe: Recipe, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-    modules = {ours: there for there, ours in recipe.modules.items()}
-    names = {}  # theirs to ours
+    modules = {ours: theirs for theirs, ours in recipe.modules.items()}
+    names = {}  # source name to our name
     for ours in shapes:
         module, _, leaf = ours.rpartition(".")
         names[f"{modules[module]}.{leaf}"] = ours
-    missing = [there for there in names if there not in state]
-    unknown = [there for there in state if there not in names and there not in recipe.beside]
+    missing = [theirs for theirs in names if theirs not in state]
+    unknown = [theirs for theirs in state if theirs not in names and theirs not in recipe.extra]
     other = [
-        f"{there} {tuple(state[there].shape)} instead of {tuple(shapes[ours])}"
-        for there, ours in names.items()
-        if there in state and state[there].shape != shapes[ours]
+        f"{theirs} {tuple(state[theirs].shape)} instead of {tuple(shapes[ours])}"
+        for theirs, ours in names.items()
+        if theirs in state and state[theirs].shape != shapes[ours]
     ]
     if missing or unknown or other:
         sides = [_count(missing, "missing"), _count(unknown, "unknown"), _count(other, "of another shape")]
         raise UserError(f"not {recipe.expected}: {'; '.join(filter(None, sides))}")
-    return {ours: state[there] for there, ours in names.items()}
+    return {ours: state[theirs] for theirs, ours in names.items()}
 
 
 def _count(names: Sequence[str], what: str) -> str:
-    """``2 missing (a, b)``, or nothing."""
+    """Returns for example ``2 missing (a, b)``, or ``""`` for no names."""
     listed = ", ".join([*names[:2], *(["..."] if len(names) > 2 else [])])
     return f"{len(names)} {what} ({listed})" if names else ""

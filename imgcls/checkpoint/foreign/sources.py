@@ -1,12 +1,91 @@
-"""Names of the modules of our classifiers, and the pairs of names that other projects have for them."""
+"""The networks of other projects that can be converted: their names, config and preprocessing."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from imgcls.checkpoint.foreign.recipe import Recipe, count_outputs, read_width
 from imgcls.errors import UserError
+
+_CONFIG = """\
+# {origin}
+MODEL:
+  META_ARCHITECTURE: "ClsNet"
+  BACKBONE:
+    NAME: "build_mnetv{version}_backbone"
+    FREEZE_AT: 0
+  MNET:
+    WIDTH_MULT: {width_mult}
+    DEPTH_MULT: 1.0
+    BLOCKS: []
+    STEM_STRIDE: 2
+    ACTIVATION: "{activation}"
+    NORM: "BN"
+    BN_EPS: 0.00001
+  CLSNET:
+    NUM_CLASSES: {num_classes}
+    INPUT_SIZE: 224
+    HEAD_CONV_DIM: {head_conv_dim}
+  PIXEL_MEAN: {pixel_mean}
+  PIXEL_STD: {pixel_std}
+INPUT:
+  FORMAT: "{pixel_format}"
+  CROP_PCT: {crop_pct}
+VERSION: 2
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to convert a state dict of another project.
+
+    Attributes:
+        expected: the kind of file that is expected, for messages.
+        origin: one line that describes the file, for the config.
+        modules: source name to our name of each module that has tensors.
+        version: of MobileNet, 1 or 2.
+        width_mult: the factor on all channels.
+        num_classes: the number of classes K.
+        head_conv_dim: channels of the head's 1x1 convolution, 0 for none.
+        activation: of all convolutions.
+        pixel_format: channel order, ``"RGB"`` or ``"BGR"``.
+        pixel_mean: 0-255, in that order.
+        pixel_std: 0-255, in that order.
+        crop_pct: the share of the short side that is cropped in evaluation.
+        resize: the resize rule of training.
+        extra: names of tensors that are not weights of the network.
+    """
+
+    expected: str
+    origin: str
+    modules: Mapping[str, str]
+    version: int
+    width_mult: float
+    num_classes: int
+    head_conv_dim: int = 0
+    activation: str = "relu6"
+    pixel_format: str = "RGB"
+    pixel_mean: Sequence[float]
+    pixel_std: Sequence[float]
+    crop_pct: float = 0.875
+    resize: str = "bilinear, antialiased"
+    extra: Sequence[str] = ()
+
+    def config(self) -> str:
+        """Returns the config of the same network and preprocessing as YAML."""
+        return _CONFIG.format(**vars(self))
+
+
+def count_outputs(state: Mapping[str, Tensor], name: str, otherwise: int) -> int:
+    """Returns the output channels of a weight, or ``otherwise`` if it is missing, which `convert` reports later."""
+    return max(1, state[name].shape[0]) if name in state and state[name].ndim else otherwise
+
+
+def read_width(state: Mapping[str, Tensor], name: str, channels: int) -> float:
+    """Returns the width from the last stage, which has ``channels`` at width 1 and the smallest rounding error."""
+    return max(0.01, round(count_outputs(state, name, channels) / channels, 2))
+
 
 STEM = "backbone.stages.stem"
 HEAD_CONV = "head.conv"
@@ -23,12 +102,12 @@ V2_BLOCKS = _blocks(3, 3, 7, 4)
 
 
 def conv_norm(conv: str, norm: str, ours: str) -> dict[str, str]:
-    """A convolution and its norm, which here is inside the convolution."""
+    """Maps a convolution and its norm; in our networks the norm is a child of the convolution."""
     return {conv: ours, norm: f"{ours}.norm"}
 
 
 def block(source: str, pairs: Sequence[tuple[str, str]], ours: str) -> dict[str, str]:
-    """A block of MobileNetV2: its convolutions with their norms in order, the first of three is the expansion."""
+    """Maps the convolutions of a MobileNetV2 block with their norms; only a block of three has an expansion."""
     parts = ("expand", "depthwise", "project")[-len(pairs) :]
     names: dict[str, str] = {}
     for (conv, norm), part in zip(pairs, parts, strict=True):
@@ -36,15 +115,15 @@ def block(source: str, pairs: Sequence[tuple[str, str]], ours: str) -> dict[str,
     return names
 
 
-# timm numbers its blocks by the row of the paper's table and the place in it.
+# timm numbers blocks by their row in the paper's table and their position in that row.
 _ROWS = (1, 2, 2, 6, 2)
 
 
 def read_timm(state: Mapping[str, Tensor], _checkpoint: Mapping[str, Any]) -> Recipe:
-    """What timm's weights are, as far as they say; the rest is timm's ``pretrained_cfg`` of these models."""
+    """Describes timm's MobileNetV1; what the weights do not show is from timm's ``pretrained_cfg``."""
     modules = conv_norm("conv_stem", "bn1", STEM) | {"classifier": LINEAR}
-    places = [f"blocks.{row}.{index}" for row, count in enumerate(_ROWS) for index in range(count)]
-    for there, ours in zip(places, V1_BLOCKS, strict=True):
+    blocks = [f"blocks.{row}.{index}" for row, count in enumerate(_ROWS) for index in range(count)]
+    for there, ours in zip(blocks, V1_BLOCKS, strict=True):
         modules |= conv_norm(f"{there}.conv_dw", f"{there}.bn1", f"{ours}.depthwise")
         modules |= conv_norm(f"{there}.conv_pw", f"{there}.bn2", f"{ours}.pointwise")
     width = read_width(state, "blocks.4.1.conv_pw.weight", 1024)
@@ -67,7 +146,7 @@ _TORCHVISION_OTHERS = (("conv.0.0", "conv.0.1"), ("conv.1.0", "conv.1.1"), ("con
 
 
 def read_torchvision(state: Mapping[str, Tensor], _checkpoint: Mapping[str, Any]) -> Recipe:
-    """What torchvision's weights are; means and deviations are those of all its ImageNet classifiers."""
+    """Describes torchvision's MobileNetV2; mean and deviation are those of all its ImageNet classifiers."""
     modules = conv_norm("features.0.0", "features.0.1", STEM)
     for index, ours in enumerate(V2_BLOCKS, start=1):
         modules |= block(f"features.{index}", _TORCHVISION_FIRST if index == 1 else _TORCHVISION_OTHERS, ours)
@@ -91,13 +170,13 @@ _OTHERS = (*_FIRST, ("conv.6", "conv.7"))
 _MEAN = [103.53, 116.28, 123.675]
 
 
-def is_upstream(state: Iterable[str]) -> bool:
-    """Whether a state dict is a classifier of the 2020 project, with or without DDP's ``"module."``."""
+def is_2020_project(state: Iterable[str]) -> bool:
+    """Whether the names are those of a classifier of the 2020 project, with or without DDP's ``"module."``."""
     return any(name.removeprefix("module.") == "bottom_up.stem.0.weight" for name in state)
 
 
 def read_2020_project(state: Mapping[str, Tensor], checkpoint: Mapping[str, Any]) -> Recipe:
-    """What the file is; V1 and V2 are told apart by their names, the two trainers by what they wrote."""
+    """Describes a file of the 2020 project; its names show the version, and its entries which trainer wrote it."""
     modules = conv_norm("bottom_up.stem.0", "bottom_up.stem.1", STEM) | {"bottom_up.linear": LINEAR}
     version = 2 if "bottom_up.features.0.conv.0.weight" in state else 1
     if version == 1:
@@ -111,20 +190,20 @@ def read_2020_project(state: Mapping[str, Tensor], checkpoint: Mapping[str, Any]
             modules |= block(f"bottom_up.features.{index}", _OTHERS if index else _FIRST, ours)
         width = read_width(state, "bottom_up.features.16.conv.6.weight", 320)
     return Recipe(
-        # Its channels are int(channels * width), ours the nearest multiple of 8.
+        # Its channels are int(channels * width); ours are rounded to multiples of 8.
         expected=f"a MobileNetV{version} classifier of the 2020 project, its channels in multiples of 8",
         modules=modules,
         version=version,
         width_mult=width,
         num_classes=count_outputs(state, "bottom_up.linear.weight", 1000),
         activation="leaky_relu" if version == 1 else "relu6",
-        beside=("pixel_mean", "pixel_std"),
-        **_images(state, checkpoint, f"the 2020 project's MobileNetV{version}, width {width}"),
+        extra=("pixel_mean", "pixel_std"),
+        **_read_preprocessing(state, checkpoint, f"the 2020 project's MobileNetV{version}, width {width}"),
     )
 
 
-def _images(state: Mapping[str, Tensor], checkpoint: Mapping[str, Any], net: str) -> dict[str, Any]:
-    """The images that the trainer fed. Only ``train_net.py`` writes ``"best_acc1"`` or leaves DDP's prefix."""
+def _read_preprocessing(state: Mapping[str, Tensor], checkpoint: Mapping[str, Any], net: str) -> dict[str, Any]:
+    """Returns the preprocessing. Only its ``train_net.py`` writes ``"best_acc1"`` or leaves DDP's prefix."""
     if "best_acc1" in checkpoint or any(name.startswith("module.") for name in checkpoint["model"]):
         # Its Normalize(mean=[103.530, 116.280, 123.675], std=[1.0, 1.0, 1.0]) follows ToTensor, which gives RGB in
         # [0, 1]: x / 255 - mean is (x - 255 * mean) / 255. The model's own pixel_mean was not used.
@@ -133,7 +212,7 @@ def _images(state: Mapping[str, Tensor], checkpoint: Mapping[str, Any], net: str
             "pixel_mean": [round(255 * mean, 3) for mean in _MEAN],
             "pixel_std": [255.0, 255.0, 255.0],
         }
-    # Its mapper resizes to a square of INPUT_SIZE, without a crop; channels are in detectron2's default order.
+    # Its mapper resizes to a square of INPUT_SIZE without a crop, with channels in detectron2's default order.
     return {
         "origin": f"{net}, by its train_net_builtin.py: BGR",
         "pixel_format": "BGR",
@@ -145,10 +224,12 @@ def _images(state: Mapping[str, Tensor], checkpoint: Mapping[str, Any], net: str
 
 
 def _read_buffer(state: Mapping[str, Tensor], name: str, default: list[float]) -> list[float]:
-    """The model's buffer, which has the values of the config it was trained with, in the digits these had."""
+    """Returns a buffer of the model, which has the values of its config, without float32's rounding errors."""
     if name not in state:
         return default
     values = [round(value, 4) for value in state[name].flatten().tolist()]
     if len(values) != 3:
-        raise UserError(f"not of colour images, which alone can be converted: {name} has {len(values)} values, not 3")
+        raise UserError(
+            f"not a network for colour images: {name} has {len(values)} values, not 3; others cannot be converted"
+        )
     return values

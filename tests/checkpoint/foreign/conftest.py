@@ -1,4 +1,4 @@
-"""How a converted file is held against the network that its weights are from."""
+"""Compares a converted file with the network that its weights come from."""
 
 import pytest
 import torch
@@ -21,9 +21,9 @@ def raw():
 
 
 def settle(net, images):
-    """Makes every norm's scale, shift and statistics its own, as training does; the statistics fit the data.
+    """Gives every norm its own scale, shift and statistics, as training does; the statistics fit the data.
 
-    A mean scale below 1 keeps a random network from being chaotic: rounding would grow a hundredfold on the way.
+    The mean scale is below 1, because a random network would otherwise amplify rounding errors a hundredfold.
     """
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
@@ -43,7 +43,7 @@ def settle(net, images):
 
 
 def build(converted):
-    """The ``ClsNet`` that the file's own config builds, with all four features, and its config."""
+    """Returns the ``ClsNet`` that the config in the file builds, with all four features, and that config."""
     cfg = get_cfg()
     cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(converted["imgcls"]["cfg"])))
     cfg.merge_from_list(["MODEL.DEVICE", "cpu", "MODEL.MNET.OUT_FEATURES", STAGES])
@@ -55,7 +55,7 @@ def build(converted):
 
 
 def check_same(net, features, normalise, converted, raw, rounding=1e-5):
-    """Logits from raw images, and all four features, against the source's network with its own normalisation."""
+    """Compares logits and all four features with those of the source network and its normalisation."""
     model, cfg = build(converted)
     images = raw if cfg.INPUT.FORMAT == "RGB" else raw.flip(1)
     prepared = normalise(raw.float())
@@ -69,10 +69,10 @@ def check_same(net, features, normalise, converted, raw, rounding=1e-5):
     return cfg
 
 
-def check_complete(state, converted, beside=()):
-    """Each tensor of the source is in the converted file once, and nothing else is."""
+def check_complete(state, converted, extra=()):
+    """Checks that the converted file has each tensor of the source once, and nothing else."""
     used = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
-    pointers = [value.data_ptr() for name, value in used.items() if name not in beside]
+    pointers = [value.data_ptr() for name, value in used.items() if name not in extra]
     assert sorted(value.data_ptr() for value in converted["model"].values()) == sorted(pointers)
     assert all(key.startswith(("backbone.stages.", "head.")) for key in converted["model"])
 

@@ -1,12 +1,13 @@
-"""What is no file of the source is refused, by the names of the tensors that do not fit."""
+"""Files that are not of the given source are refused with the names of the tensors that do not fit."""
 
 import logging
 
 import pytest
 import torch
 import torchvision
+from torch.optim.swa_utils import AveragedModel
 
-from imgcls.checkpoint.foreign import convert
+from imgcls.checkpoint.foreign import convert, read_weights
 
 
 @pytest.fixture
@@ -14,8 +15,8 @@ def vision():
     return torchvision.models.mobilenet_v2(num_classes=10)
 
 
-def test_nothing_is_drawn_logged_or_changed(vision, caplog):
-    """It builds the network only for its shapes."""
+def test_conversion_draws_logs_and_changes_nothing(vision, caplog):
+    """The network is built for its shapes only."""
     state = vision.state_dict()
     names, random = list(state), torch.get_rng_state()
     with caplog.at_level(logging.INFO):
@@ -49,7 +50,7 @@ def test_nothing_is_drawn_logged_or_changed(vision, caplog):
         ),
     ],
 )
-def test_every_tensor_counts(vision, change, message):
+def test_every_tensor_must_match(vision, change, message):
     state = dict(vision.state_dict())
     change(state)
     with pytest.raises(ValueError, match=message) as raised:
@@ -58,7 +59,7 @@ def test_every_tensor_counts(vision, change, message):
 
 
 @pytest.mark.parametrize("source", ["timm", "torchvision", "upstream"])
-def test_another_network(source):
+def test_another_network_is_refused(source):
     state = torchvision.models.resnet18().state_dict()
     with pytest.raises(
         ValueError, match=r"^not .*: \d+ missing \(\S+, \S+, \.\.\.\); \d+ unknown \(conv1\.weight, "
@@ -67,11 +68,42 @@ def test_another_network(source):
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 300
 
 
-def test_an_empty_file():
+def test_an_empty_file_is_refused():
     with pytest.raises(ValueError, match=r"not weights of timm's mobilenetv1_100.*: 137 missing"):
         convert("timm", {"model": {}})
 
 
-def test_an_unknown_source():
+def test_an_unknown_source_is_refused():
     with pytest.raises(ValueError, match="source is 'keras'; allowed: timm, torchvision, upstream"):
         convert("keras", {"model": {}})
+
+
+def average(model, layout):
+    """The entries that the training scripts of timm and torchvision write for a moving average."""
+    if layout == "state_dict_ema":
+        return {layout: dict(model.state_dict())}
+    return {layout: AveragedModel(model, use_buffers=True).state_dict()}
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize(("raw_name", "layout"), [("state_dict", "state_dict_ema"), ("model", "model_ema")])
+def test_averaged_weights_are_taken_unless_raw_ones_are_asked_for(vision, tmp_path, caplog, prefix, raw_name, layout):
+    averaged = torchvision.models.mobilenet_v2(num_classes=10)
+    path = str(tmp_path / "foreign.pth")
+    raw = {f"{prefix}{key}": value for key, value in vision.state_dict().items()}
+    torch.save({raw_name: raw, **average(averaged, layout), "epoch": 3}, path)
+
+    converted = convert("torchvision", read_weights(path))["model"]
+    assert torch.equal(converted["head.linear.weight"], averaged.classifier[1].weight)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith(f"{path}: using the averaged weights, {layout!r} and not {raw_name!r}; ")
+    caplog.clear()
+    converted = convert("torchvision", read_weights(path, raw=True))["model"]
+    assert torch.equal(converted["head.linear.weight"], vision.classifier[1].weight) and not caplog.records
+
+
+def test_an_empty_average_is_ignored(vision, tmp_path, caplog):
+    torch.save({"state_dict": vision.state_dict(), "state_dict_ema": None}, tmp_path / "foreign.pth")
+    converted = convert("torchvision", read_weights(str(tmp_path / "foreign.pth")))["model"]
+    assert torch.equal(converted["head.linear.weight"], vision.classifier[1].weight) and not caplog.records

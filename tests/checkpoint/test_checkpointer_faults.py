@@ -1,4 +1,4 @@
-"""Real processes that are killed while they save, and disks that are full."""
+"""Processes that are killed while they save a checkpoint, and full disks."""
 
 import multiprocessing
 import os
@@ -17,16 +17,16 @@ from imgcls.checkpoint import RunCheckpointer
 from imgcls.errors import UserError
 
 KILLS = 30
-fork = multiprocessing.get_context("fork")  # starts at once: everything is imported already
+fork = multiprocessing.get_context("fork")  # starts quickly, because everything is imported already
 
 
-def make(folder):
+def make_checkpointer(folder):
     return RunCheckpointer(nn.Linear(300, 300), str(folder), keep=2)
 
 
-def save_for_ever(folder, begun):
-    torch.set_num_threads(1)  # the threads of the parent are not in a forked process
-    checkpointer = make(folder)
+def save_repeatedly(folder, begun):
+    torch.set_num_threads(1)  # a forked process does not have the threads of its parent
+    checkpointer = make_checkpointer(folder)
     iteration = checkpointer.resume_or_load("", resume=True)["iteration"]
     while True:
         iteration += 1
@@ -34,13 +34,13 @@ def save_for_ever(folder, begun):
         begun.set()
 
 
-def test_kill_during_save_many_times(tmp_path, caplog):
+def test_kills_during_saves(tmp_path, caplog):
     delays = random.Random(0)
-    make(tmp_path).save("model_0000000", iteration=0)
+    make_checkpointer(tmp_path).save("model_0000000", iteration=0)
     last, killed_in_a_write = 0, 0
     for _ in range(KILLS):
         begun = fork.Event()
-        process = fork.Process(target=save_for_ever, args=(tmp_path, begun))
+        process = fork.Process(target=save_repeatedly, args=(tmp_path, begun))
         process.start()
         assert begun.wait(60)
         time.sleep(delays.uniform(0, 0.05))
@@ -53,14 +53,14 @@ def test_kill_during_save_many_times(tmp_path, caplog):
         assert named.name == f"model_{checkpoint['iteration']:07d}.pth" and checkpoint["iteration"] > last
         last = checkpoint["iteration"]
     assert killed_in_a_write > 0
-    make(tmp_path).save(f"model_{last + 1:07d}", iteration=last + 1)
+    make_checkpointer(tmp_path).save(f"model_{last + 1:07d}", iteration=last + 1)
     assert len(list(tmp_path.glob("model_*.pth"))) == 2 and list(tmp_path.glob("*.tmp")) == []
     assert caplog.text == ""
 
 
 def save_below(folder, limit, answer):
     torch.set_num_threads(1)
-    checkpointer = make(folder)
+    checkpointer = make_checkpointer(folder)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     try:
         checkpointer.save("model_0000019", iteration=19)
@@ -71,25 +71,25 @@ def save_below(folder, limit, answer):
 # The first limit stops torch.save among the tensors (RuntimeError), the second in the last bytes (OSError).
 @pytest.mark.parametrize("missing", [200_000, 1])
 def test_a_file_that_cannot_grow(tmp_path, missing):
-    make(tmp_path).save("model_0000009", iteration=9)
+    make_checkpointer(tmp_path).save("model_0000009", iteration=9)
     size = (tmp_path / "model_0000009.pth").stat().st_size
     receive, send = fork.Pipe(duplex=False)
     process = fork.Process(target=save_below, args=(tmp_path, size - missing, send))
     process.start()
     process.join()
-    assert receive.poll(), "the save went well"
-    check_the_one_before(tmp_path, receive.recv(), "File too large")
+    assert receive.poll(), "the save succeeded"
+    check_earlier_checkpoint(tmp_path, receive.recv(), "File too large")
 
 
 def test_a_full_disk(tmp_path):
-    """A tmpfs in a mount namespace of its own, with room for one checkpoint and a half."""
-    make(tmp_path).save("model_0000009", iteration=9)
+    """The disk is a tmpfs in its own mount namespace, with room for one and a half checkpoints."""
+    make_checkpointer(tmp_path).save("model_0000009", iteration=9)
     disk, kept = tmp_path / "disk", tmp_path / "kept"
     disk.mkdir()
     quoted = {name: shlex.quote(str(value)) for name, value in (("disk", disk), ("run", tmp_path), ("kept", kept))}
     mount = "mount -t tmpfs -o size=600k tmpfs {disk}".format(**quoted)
     if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True).returncode:
-        pytest.skip("no mounting here")
+        pytest.skip("mounting is not permitted")
     code = f"""
 from imgcls.checkpoint import RunCheckpointer
 from torch import nn
@@ -103,11 +103,11 @@ except ValueError as error:
     ).format(**quoted)
     done = subprocess.run(["unshare", "-rm", "sh", "-c", script, sys.executable, code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    check_the_one_before(kept, done.stdout, "No space left on device")
+    check_earlier_checkpoint(kept, done.stdout, "No space left on device")
 
 
-def check_the_one_before(folder, message, reason):
+def check_earlier_checkpoint(folder, message, reason):
     assert f"model_0000019.pth: cannot be written ({reason})" in message
-    assert "model_0000009.pth, is still there" in message
+    assert "model_0000009.pth is intact" in message
     assert sorted(os.listdir(folder))[:2] == ["last_checkpoint", "model_0000009.pth"]
-    assert make(folder).resume_or_load("", resume=True)["iteration"] == 9
+    assert make_checkpointer(folder).resume_or_load("", resume=True)["iteration"] == 9
