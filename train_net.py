@@ -16,14 +16,14 @@ from imgcls.errors import UserError, exit_on_user_error
 
 def main(args: argparse.Namespace) -> Any:
     """One process of a run: set up, then evaluate or train."""
-    cfg = setup(args)
-    if args.pretrained and not cfg.MODEL.WEIGHTS:
-        raise UserError("--pretrained, and MODEL.WEIGHTS is empty; set it to the checkpoint to start from")
-    if args.eval_only:
-        return evaluate(Trainer, cfg)
-    trainer = PlainTrainer(cfg)
-    trainer.load(args.resume, args.start_epoch)
-    return trainer.train()
+    with setup(args) as run:
+        if args.pretrained and not run.cfg.MODEL.WEIGHTS:
+            raise UserError("--pretrained, and MODEL.WEIGHTS is empty; set it to the checkpoint to start from")
+        if args.eval_only:
+            return evaluate(Trainer, run.cfg, run.datasets)
+        trainer = PlainTrainer(run.cfg, run.datasets)
+        trainer.load(args.resume, args.start_epoch)
+        return trainer.train()
 
 
 if __name__ == "__main__":

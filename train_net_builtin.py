@@ -17,12 +17,12 @@ from imgcls.errors import exit_on_user_error
 
 def main(args: argparse.Namespace) -> Any:
     """One process of a run: set up, then evaluate or train."""
-    cfg = setup(args)
-    if args.eval_only:
-        return evaluate(Trainer, cfg, args.resume)
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    return trainer.train()
+    with setup(args) as run:
+        if args.eval_only:
+            return evaluate(Trainer, run.cfg, run.datasets, args.resume)
+        trainer = Trainer(run.cfg, run.datasets)
+        trainer.resume_or_load(resume=args.resume)
+        return trainer.train()
 
 
 def run() -> None:

@@ -1,22 +1,29 @@
-"""Checkpoints that say what they need to be used again, and that are refused where they do not fit."""
+"""Checkpoints that carry their own settings and are refused by models and configs that they do not fit."""
 
 from imgcls.checkpoint.backbone import extract_backbone
 from imgcls.checkpoint.checkpointer import RunCheckpointer
-from imgcls.checkpoint.compat import build_contract, changed_keys, check_contract
+from imgcls.checkpoint.compat import (
+    Settings,
+    Use,
+    build_contract,
+    build_expected,
+    check_contract,
+    check_settings,
+    read_settings,
+)
 from imgcls.checkpoint.files import read_checkpoint, write_checkpoint
 from imgcls.checkpoint.foreign.conversion import convert
 from imgcls.checkpoint.handoff import (
     HandoffError,
     LoadReport,
     build_checked,
-    build_expected,
     compare,
     export_backbone,
     find_backbone,
     load_backbone,
     verify_backbone,
 )
-from imgcls.checkpoint.model_checkpointers import ClsCheckpointer, DetectorCheckpointer, build_info
+from imgcls.checkpoint.model_checkpointers import ClsCheckpointer, DetectorCheckpointer, build_detector_info, build_info
 from imgcls.checkpoint.run import RunLock, find_newest, lock_run_folder, read_tag, saved_seed
 
 __all__ = [
@@ -26,12 +33,15 @@ __all__ = [
     "LoadReport",
     "RunCheckpointer",
     "RunLock",
+    "Settings",
+    "Use",
     "build_checked",
     "build_contract",
+    "build_detector_info",
     "build_expected",
     "build_info",
-    "changed_keys",
     "check_contract",
+    "check_settings",
     "compare",
     "convert",
     "export_backbone",
@@ -41,6 +51,7 @@ __all__ = [
     "load_backbone",
     "lock_run_folder",
     "read_checkpoint",
+    "read_settings",
     "read_tag",
     "saved_seed",
     "verify_backbone",

@@ -1,4 +1,4 @@
-"""The backbone in a checkpoint, and the backbone checkpoint that detectron2's own checkpointer can load."""
+"""Which kind of checkpoint a file is, and the backbone checkpoint that can be taken out of a classifier's."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,59 +8,64 @@ from torch import Tensor
 from imgcls.checkpoint.foreign import convert, is_upstream
 from imgcls.errors import UserError
 
-# Where a detector has its parts; a classifier has "backbone." and "head.".
+# How the tensors of detectors are named; those of a classifier start with "backbone." and "head.".
 _DETECTOR = ("backbone.bottom_up.", "backbone.fpn_", "proposal_generator.", "roi_heads.", "head.cls_s", "head.bbox_")
 
 
-def kind_of(state: Mapping[str, Tensor]) -> str:
-    """What a state dict is by its names: ``"detector"``, ``"classifier"``, or else ``"backbone"``."""
-    names = list(unwrap(state))
-    if any(name.startswith("head.linear.") for name in names):  # its backbone may have an FPN
+def kind_of(checkpoint: Mapping[str, Any]) -> str:
+    """``"detector"``, ``"classifier"`` or ``"backbone"``, by the ``"imgcls"`` entry or else by the tensors' names.
+
+    Args:
+        checkpoint: as ``read_checkpoint`` returns it.
+    """
+    if checkpoint.get("imgcls", {}).get("kind") == "detector":
+        return "detector"
+    names = list(unwrap(checkpoint["model"]))
+    if any(name.startswith("head.linear.") for name in names):  # even if its backbone has an FPN
         return "classifier"
     return "detector" if any(name.startswith(_DETECTOR) for name in names) else "backbone"
 
 
 def drop_counters(names: Iterable[str]) -> list[str]:
-    """Without BN's batch counter: FrozenBN has none, and nothing is computed from it."""
+    """Removes batch norm's ``num_batches_tracked``: no output depends on it, and FrozenBN lacks it."""
     return [name for name in names if not name.endswith("num_batches_tracked")]
 
 
 def extract_backbone(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The backbone checkpoint that is in a classification checkpoint.
+    """Makes a backbone checkpoint from a classifier's.
 
-    Takes the moving average of the weights where there is one (``"ema"``), names with and without DDP's
-    ``"module."``, and files of the 2020 project.
+    Takes the averaged weights if the checkpoint has them (``"ema"``). Names may have DDP's ``"module."`` prefix, and
+    checkpoints of the 2020 project are converted.
 
     Args:
-        checkpoint: as ``read_checkpoint`` gives it.
+        checkpoint: as ``read_checkpoint`` returns it.
         source: its path, for messages.
 
     Returns:
         ``{"model": tensors without "backbone.", "__author__": "imgcls", "matching_heuristics": True, "imgcls": ...}``;
-        the first three are what detectron2's checkpointer needs to find their places in any model.
+        with the first three, detectron2's checkpointer finds the tensors' names in any model.
 
     Raises:
-        ValueError: a detector's checkpoint, a backbone alone, or one that does not say what images it was trained on.
+        UserError: the checkpoint is a detector's or a backbone's, or does not contain its preprocessing.
     """
     if is_upstream(checkpoint["model"]):
         try:
             checkpoint = convert("upstream", checkpoint)
         except UserError as error:
             raise UserError(f"{source} is {error}") from error
-    state = unwrap(checkpoint.get("ema") or checkpoint["model"])
-    kind = kind_of(state)
-    if kind == "detector":
+    if kind_of(checkpoint) == "detector":
         raise UserError(f"{source} is a detector's checkpoint; give a classifier's, as train_net_builtin.py writes it")
     if "imgcls" not in checkpoint:
         raise UserError(
             f"{source} does not say what images it was trained on (no 'imgcls' entry): give a checkpoint of "
             "train_net_builtin.py, or convert public weights with tools/convert_weights.py first"
         )
+    state = unwrap(checkpoint.get("ema") or checkpoint["model"])
     prefix = "backbone."
     tensors = {name[len(prefix) :]: state[name] for name in drop_counters(state) if name.startswith(prefix)}
     if not tensors:
         raise UserError(
-            f"{source} has no tensor under 'backbone.': it is a backbone checkpoint already, or no classifier"
+            f"{source} has no tensor under 'backbone.': it is already a backbone checkpoint, or not a classifier's"
         )
     return {
         "model": tensors,
@@ -71,7 +76,7 @@ def extract_backbone(checkpoint: Mapping[str, Any], source: str) -> dict[str, An
 
 
 def unwrap(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the ``"module."`` of DDP and ``AveragedModel`` before each name, and without the latter's counter."""
+    """Removes the ``"module."`` prefixes of DDP and ``AveragedModel``, and the counter of the latter."""
     prefix = "module."
     state = {name: tensor for name, tensor in state.items() if name != "n_averaged"}
     while state and all(name.startswith(prefix) for name in state):

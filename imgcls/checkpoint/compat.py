@@ -1,21 +1,148 @@
-"""The preprocessing contract: what an image looks like when it reaches the backbone."""
+"""What a checkpoint must have in common with the config it is used with: one table of config keys, by effect.
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+Names and shapes of tensors do not show which activation, epsilon, stride or pixel means the weights were trained with.
+Evaluation, fine-tuning, prediction, resuming, hand-off to detectors and conversion all ask the table below.
+"""
 
-import numpy as np
+import math
+from collections.abc import Iterable, Mapping
+from enum import Enum, auto
+from typing import Any
+
 import yaml
 from detectron2.config import CfgNode
 from torch import nn
 
+from imgcls.config.load import LAST_STAGE
 from imgcls.errors import UserError
 
-# What must be equal for weights to mean the same; size and crop may change from one use to the next.
-_COMPARED = {"format": "INPUT.FORMAT", "pixel_mean": "MODEL.PIXEL_MEAN", "pixel_std": "MODEL.PIXEL_STD"}
+Settings = Mapping[str, Any]
+"""Config values in plain Python types, by their full key (``"MODEL.MNET.BN_EPS"``)."""
+
+
+class Effect(Enum):
+    """What another value of a config key does to trained weights."""
+
+    SHAPE = auto()  # tensors of the backbone have other names or shapes, which shows when they are loaded
+    OUTER_SHAPE = auto()  # so do tensors of what is built around the backbone, or other stages of it are built
+    PREPROCESSING = auto()  # the network gets other pixel values
+    BACKBONE = auto()  # the same tensors of the backbone compute something else
+    NETWORK = auto()  # so does what is built around the backbone
+    CLASSIFIER = auto()  # so does the head of a classifier
+    DETECTOR = auto()  # so do the heads of a detector
+    RUN = auto()  # the weights are the same, but the state of the optimizer no longer fits
+    COURSE = auto()  # training takes another course
+    NOTHING = auto()  # results do not depend on it
+
+
+# A key, or all keys below a node. Every other key only changes the course of training.
+_TABLE: dict[Effect, tuple[str, ...]] = {
+    Effect.SHAPE: (
+        "MODEL.MNET.WIDTH_MULT",
+        "MODEL.MNET.DEPTH_MULT",
+        "MODEL.MNET.BLOCKS",
+        "MODEL.RESNETS.DEPTH",
+        "MODEL.RESNETS.NUM_GROUPS",
+        "MODEL.RESNETS.WIDTH_PER_GROUP",
+        "MODEL.RESNETS.RES2_OUT_CHANNELS",
+        "MODEL.RESNETS.STEM_OUT_CHANNELS",
+        "MODEL.RESNETS.DEFORM_ON_PER_STAGE",
+        "MODEL.RESNETS.DEFORM_MODULATED",
+        "MODEL.RESNETS.DEFORM_NUM_GROUPS",
+    ),
+    Effect.OUTER_SHAPE: (
+        "MODEL.MNET.OUT_FEATURES",
+        "MODEL.TIMM.OUT_FEATURES",
+        "MODEL.RESNETS.OUT_FEATURES",
+        "MODEL.FPN.IN_FEATURES",
+        "MODEL.FPN.OUT_CHANNELS",
+        "MODEL.CLSNET.NUM_CLASSES",
+        "MODEL.CLSNET.HEAD_CONV_DIM",
+    ),
+    Effect.PREPROCESSING: ("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"),
+    Effect.BACKBONE: (
+        "MODEL.MNET.ACTIVATION",
+        "MODEL.MNET.NORM",
+        "MODEL.MNET.BN_EPS",
+        "MODEL.MNET.STEM_STRIDE",
+        "MODEL.TIMM.NAME",
+        "MODEL.RESNETS.NORM",
+        "MODEL.RESNETS.STRIDE_IN_1X1",
+    ),
+    Effect.NETWORK: (
+        "MODEL.BACKBONE.NAME",
+        "MODEL.FPN.NORM",
+        "MODEL.FPN.FUSE_TYPE",
+        # Detectors may dilate a backbone that was trained without dilation: that keeps what its filters see.
+        "MODEL.RESNETS.RES5_DILATION",
+    ),
+    Effect.CLASSIFIER: ("MODEL.CLSNET.HEAD", "MODEL.CLSNET.IN_FEATURES"),
+    Effect.DETECTOR: (
+        "MODEL.ANCHOR_GENERATOR",
+        "MODEL.RPN.IN_FEATURES",
+        "MODEL.RPN.BBOX_REG_WEIGHTS",
+        "MODEL.RETINANET.IN_FEATURES",
+        "MODEL.RETINANET.BBOX_REG_WEIGHTS",
+        "MODEL.RETINANET.NORM",
+        "MODEL.ROI_HEADS.NAME",
+        "MODEL.ROI_HEADS.IN_FEATURES",
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS",
+        "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION",
+        "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO",
+        "MODEL.ROI_BOX_HEAD.POOLER_TYPE",
+    ),
+    Effect.RUN: ("MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.FREEZE_AT"),
+    Effect.NOTHING: (
+        "DATALOADER.NUM_WORKERS",
+        "MODEL.CLSNET.ENABLE",
+        "MODEL.DEVICE",
+        "MODEL.TIMM.PRETRAINED",
+        "MODEL.WEIGHTS",
+        "OUTPUT_DIR",
+        "SOLVER.CHECKPOINT_PERIOD",
+        "SOLVER.KEEP_CHECKPOINTS",
+        "SOLVER.LOG_PERIOD",
+        "TEST.EXPECTED_RESULTS",
+        "VERSION",
+        "VIS_PERIOD",
+    ),
+}
+_EFFECTS = {key: effect for effect, keys in _TABLE.items() for key in keys}
+
+
+class Use(Enum):
+    """What a checkpoint is used for; the value is the effects that must not differ."""
+
+    # A backbone without its head: hand-off to a detector, or a new head.
+    BACKBONE = (Effect.PREPROCESSING, Effect.BACKBONE)
+    # A whole classifier or detector: evaluation, fine-tuning (of a classifier), prediction, export.
+    CLASSIFIER = (*BACKBONE, Effect.NETWORK, Effect.CLASSIFIER)
+    DETECTOR = (*BACKBONE, Effect.NETWORK, Effect.DETECTOR)
+    # A run that is resumed, of either.
+    RESUME = (*CLASSIFIER, Effect.DETECTOR, Effect.RUN)
+
+
+# Part of the name of the builders that read a node of the config; builders of other projects may read any of them.
+_READERS = {"MODEL.MNET.": "mnet", "MODEL.TIMM.": "timm", "MODEL.RESNETS.": "resnet", "MODEL.FPN.": "fpn"}
+_BACKBONES = ("mnet", "timm", "resnet")
+# The convolution of a classifier's head takes these from MODEL.MNET, whatever the backbone.
+_HEAD_CONV = ("MODEL.MNET.ACTIVATION", "MODEL.MNET.NORM", "MODEL.MNET.BN_EPS")
+# Their parameters and buffers are the same, and so is what they compute once training is over.
+_BATCH_NORMS = ("BN", "FrozenBN", "SyncBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
+_CONTRACT = {"format": "INPUT.FORMAT", "pixel_mean": "MODEL.PIXEL_MEAN", "pixel_std": "MODEL.PIXEL_STD"}
+ABSENT = "(no such key)"  # of another version of imgcls or detectron2
+
+
+def effect_of(key: str) -> Effect:
+    """What another value of a config key does to trained weights."""
+    parents = [key]
+    while "." in parents[-1]:
+        parents.append(parents[-1].rpartition(".")[0])
+    return next((_EFFECTS[name] for name in parents if name in _EFFECTS), Effect.COURSE)
 
 
 def build_contract(cfg: CfgNode) -> dict[str, Any]:
-    """What the config says of preprocessing, in plain Python types.
+    """The preprocessing that a config asks for, in plain Python types, as it is written into checkpoints.
 
     ``pixel_mean`` and ``pixel_std`` are on the 0-255 scale, in the channel order of ``format``; ``resize`` is the rule.
     """
@@ -26,165 +153,132 @@ def build_contract(cfg: CfgNode) -> dict[str, Any]:
         "value_range": [0, 255],
         "resize": "bilinear, antialiased",
     }
-    if "CLSNET" in cfg.MODEL:  # a detector's config may be without our keys
+    if "CLSNET" in cfg.MODEL:  # a detector's config may lack the keys of imgcls
         contract |= {"input_size": cfg.MODEL.CLSNET.INPUT_SIZE, "crop_pct": cfg.INPUT.CROP_PCT}
     return contract
 
 
-def read_contract(model: nn.Module) -> dict[str, Any]:
-    """What a model says of its preprocessing, as far as it does: detectron2's models keep means and channel order."""
+def build_expected(cfg: CfgNode) -> Settings:
+    """The settings of a config, which those in a checkpoint are compared with."""
+    return _flatten(yaml.safe_load(cfg.dump()))
+
+
+def read_settings(info: Mapping[str, Any]) -> Settings:
+    """The settings in the ``"imgcls"`` entry of a checkpoint; the preprocessing contract overrides the config text."""
+    return _flatten(yaml.safe_load(info["cfg"]) or {}) | _from_contract(info.get("preprocessing", {}))
+
+
+def read_model_settings(model: nn.Module) -> Settings:
+    """The preprocessing that a model itself carries: detectron2's models keep means, deviations and channel order."""
     contract = {
         name: getattr(model, name).flatten().tolist() for name in ("pixel_mean", "pixel_std") if hasattr(model, name)
     }
     if getattr(model, "input_format", None):
         contract["format"] = model.input_format
-    return contract
+    return _from_contract(contract)
 
 
 def check_contract(saved: Mapping[str, Any], current: Mapping[str, Any], source: str) -> None:
-    """Compares the contract in a checkpoint with the config's, or with as much of it as ``current`` has.
+    """Compares two preprocessing contracts (see ``build_contract``) in the entries that both have.
 
     Raises:
-        ValueError: they differ; both sides and the config lines that mend it.
+        UserError: as ``check_settings``.
     """
-    wrong = [name for name in _COMPARED if name in current and not _same(saved[name], current[name])]
+    check_settings(_from_contract(saved), _from_contract(current), source, Use.BACKBONE)
+
+
+def check_settings(saved: Settings, current: Settings, source: str, use: Use) -> None:
+    """Refuses a checkpoint whose tensors would compute something else here than where they were trained.
+
+    A key that one side lacks, because it was written by another version, is not compared.
+
+    Args:
+        saved: the settings in the checkpoint, see ``read_settings``.
+        current: those it is to be used with, see ``build_expected``.
+        source: the path of the checkpoint, for messages.
+        use: what the checkpoint is used for.
+
+    Raises:
+        UserError: both values of each key that differs, and the config lines to set.
+    """
+    wrong = find_differences(saved, current, use.value, exact=use is Use.RESUME)
     if wrong:
-        sides = "; ".join(f"{_COMPARED[name]} {saved[name]} there, {current[name]} in the config" for name in wrong)
-        lines = " ".join(f'{_COMPARED[name]} "{saved[name]}"' for name in wrong)
-        raise UserError(f"{source} was trained on other preprocessing: {sides}; to use it set {lines}")
+        sides = "; ".join(f"{key} is {saved[key]} in the checkpoint, {current[key]} in the config" for key in wrong)
+        prefix, verb = ("--resume: ", "resume") if use is Use.RESUME else ("", "use")
+        raise UserError(f"{prefix}{source} does not fit the config: {sides}; to {verb} it set {_lines(saved, wrong)}")
+
+
+def find_differences(saved: Settings, current: Settings, effects: Iterable[Effect], exact: bool = False) -> list[str]:
+    """The keys with one of ``effects`` that differ; those that only one side has or uses are not compared.
+
+    Args:
+        saved: the settings in the checkpoint.
+        current: those it is to be used with.
+        effects: which keys to compare.
+        exact: whether norms that compute the same after training count as different.
+    """
+    effects = frozenset(effects)
+    keys = [key for key in saved if key in current and effect_of(key) in effects]
+    used = [key for key in keys if _is_used(key, saved, effects) and _is_used(key, current, effects)]
+    return [key for key in used if not _same(_reduce(key, saved[key], exact), _reduce(key, current[key], exact))]
+
+
+def advise(saved: Settings, current: Settings, use: Use) -> str:
+    """What to change in the config when tensors have other names or shapes; arguments as for ``check_settings``."""
+    shapes = {Effect.SHAPE} if use is Use.BACKBONE else {Effect.SHAPE, Effect.OUTER_SHAPE}
+    wrong = find_differences(saved, current, shapes.union(use.value))
+    if wrong:
+        return f"to use it set {_lines(saved, wrong)}"
+    builder = saved.get("MODEL.BACKBONE.NAME", "")
+    hint = f" ({builder} in the checkpoint)" if builder else ""
+    return f"check MODEL.BACKBONE.NAME{hint}, MODEL.MNET.WIDTH_MULT, DEPTH_MULT, BLOCKS and OUT_FEATURES"
+
+
+def changed_keys(saved: Settings, current: Settings) -> dict[str, tuple[Any, Any]]:
+    """The keys that differ and on which the result of a run depends.
+
+    Returns:
+        Key to saved and current value, in alphabetical order; ``ABSENT`` where one side has no such key.
+    """
+    pairs = {key: (saved.get(key, ABSENT), current.get(key, ABSENT)) for key in sorted({*saved, *current})}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1] and effect_of(key) is not Effect.NOTHING}
+
+
+def _is_used(key: str, settings: Settings, effects: frozenset[Effect]) -> bool:
+    """Whether the network of a config reads a key at all."""
+    if key in _HEAD_CONV and Effect.CLASSIFIER in effects and settings.get("MODEL.CLSNET.HEAD_CONV_DIM"):
+        return True
+    part = next((part for node, part in _READERS.items() if key.startswith(node)), "")
+    builder = settings.get("MODEL.BACKBONE.NAME", "")
+    return part in builder or not any(known in builder for known in _BACKBONES)
+
+
+def _reduce(key: str, value: Any, exact: bool) -> Any:
+    """A value without what does not matter for the weights."""
+    if key == "MODEL.TIMM.NAME":  # what follows the dot is which weights timm would load
+        return value.partition(".")[0]
+    if key == "MODEL.CLSNET.IN_FEATURES":
+        return [LAST_STAGE if name == "linear" else name for name in value]
+    if key.endswith(".NORM") and not exact and value in _BATCH_NORMS:
+        return "BN"
+    return value
 
 
 def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, str):
-        return one == other
-    # A model's buffers are float32 and have lost digits that the config still has.
-    return len(one) == len(other) and np.allclose(one, other, rtol=1e-6, atol=0)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, (int, float)) and isinstance(other, (int, float)):
+        # The buffers of a model are float32, without some of the digits in the config.
+        return math.isclose(one, other, rel_tol=1e-6)
+    return bool(one == other)
 
 
-class _Kind(NamedTuple):
-    """Keys of ``MODEL.<node>`` that change the tensors, and those that change what the same tensors compute."""
-
-    node: str
-    shape: tuple[str, ...]
-    function: tuple[str, ...]
-
-
-# By what is in the name of the builder.
-_KINDS = {
-    "mnet": _Kind("MNET", ("WIDTH_MULT", "DEPTH_MULT", "BLOCKS"), ("ACTIVATION", "BN_EPS", "STEM_STRIDE")),
-    "timm": _Kind("TIMM", (), ("NAME",)),
-    "resnet": _Kind("RESNETS", ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP", "RES2_OUT_CHANNELS"), ("STRIDE_IN_1X1",)),
-}
-_SHAPE = {f"MODEL.{kind.node}.{key}" for kind in _KINDS.values() for key in kind.shape}
-
-
-def build_network(cfg: CfgNode) -> dict[str, Any]:
-    """What a config says of its network, by key; empty where the backbone is of no kind that is known."""
-    return read_network(cfg.dump())
-
-
-def read_network(text: str) -> dict[str, Any]:
-    """The same from the YAML text of a config, which every checkpoint of ours carries."""
-    model = (yaml.safe_load(text) or {}).get("MODEL", {})
-    builder = model.get("BACKBONE", {}).get("NAME", "")
-    kind = next((kind for part, kind in _KINDS.items() if part in builder), None)
-    if not kind:
-        return {}
-    known = model.get(kind.node, {})
-    network = {f"MODEL.{kind.node}.{key}": known[key] for key in (*kind.shape, *kind.function) if key in known}
-    if kind.node == "TIMM" and network:  # behind the dot is only which weights timm would have loaded
-        network["MODEL.TIMM.NAME"] = network["MODEL.TIMM.NAME"].partition(".")[0]
-    return network
-
-
-def check_network(saved: Mapping[str, Any], current: Mapping[str, Any], source: str) -> None:
-    """Refuses a network in which tensors of the same shapes compute something else.
-
-    Raises:
-        ValueError: another activation, epsilon, stride, or network of timm; both sides and the config lines that
-            mend it.
-    """
-    wrong = [key for key in _differences(saved, current) if key not in _SHAPE]
-    if wrong:
-        sides = "; ".join(f"{key} {saved[key]} there, {current[key]} in the config" for key in wrong)
-        raise UserError(f"{source} is of another network: {sides}; to use it set {_lines(saved, wrong)}")
-
-
-def advise(saved: Mapping[str, Any], current: Mapping[str, Any]) -> str:
-    """Which keys to change when tensors have other names or shapes."""
-    wrong = _differences(saved, current)
-    if wrong:
-        return f"to use it set {_lines(saved, wrong)}"
-    return "check MODEL.BACKBONE.NAME, MODEL.MNET.WIDTH_MULT, DEPTH_MULT, BLOCKS and OUT_FEATURES"
-
-
-def _differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    return [key for key in saved if key in current and saved[key] != current[key]]
-
-
-def _lines(saved: Mapping[str, Any], keys: list[str]) -> str:
+def _lines(saved: Settings, keys: Iterable[str]) -> str:
     return " ".join(f'{key} "{saved[key]}"' for key in keys)
 
 
-ABSENT = "(no such key)"  # of another version of imgcls or detectron2
-
-# Where things are and how often they are written: nothing of what is computed depends on them.
-_IGNORED = {
-    "DATALOADER.NUM_WORKERS",
-    "MODEL.CLSNET.ENABLE",
-    "MODEL.DEVICE",
-    "MODEL.TIMM.PRETRAINED",
-    "MODEL.WEIGHTS",
-    "OUTPUT_DIR",
-    "SOLVER.CHECKPOINT_PERIOD",
-    "SOLVER.KEEP_CHECKPOINTS",
-    "SOLVER.LOG_PERIOD",
-    "TEST.EXPECTED_RESULTS",
-    "VERSION",
-    "VIS_PERIOD",
-}
-
-# With another value the saved weights, or the optimizer's state, would mean something else though every shape fits.
-_FIXED = (
-    "MODEL.META_ARCHITECTURE",
-    "MODEL.BACKBONE.NAME",
-    "MODEL.BACKBONE.FREEZE_AT",
-    "MODEL.MNET.ACTIVATION",
-    "MODEL.MNET.BN_EPS",
-    "MODEL.MNET.NORM",
-    "MODEL.MNET.STEM_STRIDE",
-    "MODEL.CLSNET.HEAD",
-    "MODEL.CLSNET.IN_FEATURES",
-)
-
-
-def changed_keys(saved_cfg: str, current_cfg: str) -> dict[str, tuple[Any, Any]]:
-    """The keys on which the result of a run depends and that differ between two configs.
-
-    Args:
-        saved_cfg: YAML text, as every checkpoint of ours has it.
-        current_cfg: YAML text.
-
-    Returns:
-        Key to saved and current value, in the order of the alphabet; ``ABSENT`` where a side has no such key.
-    """
-    saved, current = _flatten(yaml.safe_load(saved_cfg)), _flatten(yaml.safe_load(current_cfg))
-    pairs = {key: (saved.get(key, ABSENT), current.get(key, ABSENT)) for key in sorted(saved.keys() | current.keys())}
-    return {key: pair for key, pair in pairs.items() if key not in _IGNORED and pair[0] != pair[1]}
-
-
-def check_fixed(saved_cfg: str, current_cfg: str, source: str) -> None:
-    """Refuses to go on from a checkpoint of another network, also where each of its tensors fits.
-
-    Raises:
-        ValueError: both sides and the config lines that mend it.
-    """
-    changed = changed_keys(saved_cfg, current_cfg)
-    wrong = {key: changed[key] for key in _FIXED if key in changed and ABSENT not in changed[key]}
-    if wrong:
-        sides = "; ".join(f"{key} {old} there, {new} in the config" for key, (old, new) in wrong.items())
-        lines = " ".join(f'{key} "{old}"' for key, (old, _) in wrong.items())
-        raise UserError(f"--resume: {source} is of another network: {sides}; to go on from it set {lines}")
+def _from_contract(contract: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: contract[name] for name, key in _CONTRACT.items() if name in contract}
 
 
 def _flatten(node: Any, name: str = "") -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""What of a backbone checkpoint is in a backbone: a comparison tensor by tensor."""
+"""Hand-off of a classifier's backbone to detectors, proved by comparing every tensor."""
 
 import os
 import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -13,33 +13,36 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import Tensor, nn
 
-from imgcls.checkpoint.backbone import drop_counters, extract_backbone, kind_of
+from imgcls.checkpoint.backbone import drop_counters, extract_backbone, kind_of, unwrap
 from imgcls.checkpoint.compat import (
+    Settings,
+    Use,
     advise,
-    build_contract,
-    build_network,
-    check_contract,
-    check_network,
-    read_contract,
-    read_network,
+    build_expected,
+    check_settings,
+    read_model_settings,
+    read_settings,
 )
 from imgcls.checkpoint.files import read_checkpoint, write_checkpoint
 from imgcls.errors import UserError
 
 # A name up to the stage: "stages.mob5", "res5", "net.blocks.4", "net.model.blocks.4", "net.layer4".
 _STAGE = re.compile(r"(net\.)?(model\.)?((stages|blocks|features)\.)?[^.]+")
+# The names of our own builders; they show where in a detector the backbone is.
+_OUR_BUILDER = re.compile(r"build_(retinanet_)?(mnetv[12]|timm)(_fpn)?_backbone")
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Names of tensors, each in one list.
+    """A comparison of a file with a backbone; every tensor's name is in one of the lists.
 
     Attributes:
         source: the file.
-        loaded: in both and the same.
-        missing: the model has it and the file has not.
-        unexpected: the file has it and the model has not.
-        mismatched: in both and different, with what differs.
+        loaded: in both, and equal.
+        missing: only in the model.
+        unexpected: only in the file.
+        mismatched: in both, but different; each with the difference.
         left_out: of later stages, which the model does not build and does not need.
     """
 
@@ -52,11 +55,11 @@ class LoadReport:
 
     @property
     def complete(self) -> bool:
-        """Whether all of the model's backbone came from the file, and nothing of the file found no place."""
+        """Whether the whole backbone came from the file, and every tensor of the file was used or left out."""
         return bool(self.loaded) and not (self.missing or self.unexpected or self.mismatched)
 
     def summary(self) -> str:
-        """``135/135 backbone tensors loaded``, of those that the model has."""
+        """One line: ``135/135 backbone tensors loaded``, where the second number counts the model's."""
         total = len(self.loaded) + len(self.missing) + len(self.mismatched)
         stages = sorted({_stage(name) for name in self.left_out})
         note = f" ({', '.join(stages)} of the file left out: the model does not build it)" if stages else ""
@@ -72,7 +75,7 @@ class LoadReport:
 
 
 class HandoffError(UserError):
-    """A backbone checkpoint that does not fit; ``report`` says which tensors."""
+    """A backbone checkpoint that does not fit; ``report`` lists the tensors."""
 
     def __init__(self, message: str, report: LoadReport):
         super().__init__(message)
@@ -80,7 +83,7 @@ class HandoffError(UserError):
 
 
 def compare(backbone: nn.Module, tensors: Mapping[str, Tensor], source: str, values: bool) -> LoadReport:
-    """Compares a backbone with the tensors of a file by name and shape, and with ``values`` bit by bit."""
+    """Compares a backbone with the tensors of a file by name and shape, and with ``values`` also bit by bit."""
     state = backbone.state_dict()
     names = drop_counters(state)
     built = {_stage(name) for name in names}
@@ -99,103 +102,127 @@ def compare(backbone: nn.Module, tensors: Mapping[str, Tensor], source: str, val
 
 
 def _stage(name: str) -> str:
-    return _STAGE.match(name)[0]
-
-
-class Expected(NamedTuple):
-    """What a model asks of weights: its preprocessing contract and its ``MODEL.MNET``, as far as they are known."""
-
-    contract: Mapping[str, Any]
-    network: Mapping[str, Any]
-
-
-def build_expected(cfg: CfgNode) -> Expected:
-    """What the model of a config asks of weights."""
-    return Expected(build_contract(cfg), build_network(cfg))
+    match = _STAGE.match(name)
+    return match[0] if match else name
 
 
 def load_backbone(model: nn.Module, path: str, cfg: CfgNode | None = None) -> LoadReport:
-    """Loads a backbone checkpoint into the backbone of a model, all of it or nothing.
+    """Loads a backbone checkpoint into the backbone of a model, either completely or not at all.
 
     Args:
         model: a detector of detectron2 with or without FPN, a ``ClsNet``, or a backbone alone.
-        path: a backbone checkpoint, of ``tools/export_backbone.py``.
-        cfg: the model's config. Preprocessing, activation, strides and the like are compared with it; without it only
-            the means, deviations and channel order that the model itself has.
+        path: a backbone checkpoint, written by ``tools/export_backbone.py``.
+        cfg: the model's config, with which preprocessing, activation, strides and so on are compared. Without it only
+            the pixel means, deviations and channel order that the model itself carries are compared.
 
     Returns:
         Which tensors were loaded, after a comparison bit by bit.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a backbone checkpoint; trained on other preprocessing; a tensor that has no place in the
-            model, is missing, or has another shape (``HandoffError``, which has the report).
+        UserFileNotFoundError: no such file.
+        UserError: not a backbone checkpoint, or one that was trained with other settings.
+        HandoffError: a tensor is not in the model, is missing, or has another shape.
     """
     backbone = find_backbone(model)
     checkpoint = read_checkpoint(path)
-    check_fit(checkpoint, backbone, build_expected(cfg) if cfg else Expected(read_contract(model), {}), path)
+    check_fit(checkpoint, backbone, build_expected(cfg) if cfg else read_model_settings(model), path)
     backbone.load_state_dict(checkpoint["model"], strict=False)
-    return check_loaded(checkpoint, backbone, path)
+    return check_loaded(checkpoint["model"], backbone, path)
 
 
 def find_backbone(model: nn.Module) -> nn.Module:
-    """The part of a model that a classifier's backbone goes into: below an FPN, its bottom-up network."""
-    model = getattr(model, "module", model)  # DDP's
-    model = getattr(model, "backbone", model)
-    return getattr(model, "bottom_up", model)
+    """The part of a model that takes a classifier's backbone; with an FPN that is its bottom-up network."""
+    for name in ("module", "backbone", "bottom_up"):  # the first is DDP's
+        model = getattr(model, name, model)
+    return model
 
 
-def check_fit(checkpoint: Mapping[str, Any], backbone: nn.Module, expected: Expected, source: str) -> None:
-    """Whether a backbone checkpoint means in this backbone what it meant where it was trained.
+def check_fit(checkpoint: Mapping[str, Any], backbone: nn.Module, expected: Settings, source: str) -> None:
+    """Checks that a backbone checkpoint computes in this backbone what it computed where it was trained.
+
+    Args:
+        checkpoint: as ``read_checkpoint`` returns it.
+        backbone: what it is to be loaded into.
+        expected: see ``build_expected``.
+        source: its path, for messages.
 
     Raises:
-        ValueError: as ``load_backbone``.
+        UserError: as ``load_backbone``.
     """
-    if kind_of(checkpoint["model"]) == "classifier":
+    kind = kind_of(checkpoint)
+    if kind == "classifier":
         raise UserError(
             f"{source} is a whole classifier, and a detector takes its backbone: "
             f"python tools/export_backbone.py {source} backbone.pth, then MODEL.WEIGHTS backbone.pth"
         )
-    if "imgcls" not in checkpoint:
+    if kind == "detector" or "imgcls" not in checkpoint:
         raise UserError(f"{source} is not a backbone checkpoint; tools/export_backbone.py writes one")
-    check_contract(checkpoint["imgcls"]["preprocessing"], expected.contract, source)
-    network = read_network(checkpoint["imgcls"]["cfg"])
+    saved = read_settings(checkpoint["imgcls"])
     report = compare(backbone, checkpoint["model"], source, values=False)
     if not report.complete:
-        _refuse(report, advise(network, expected.network))
-    check_network(network, expected.network, source)
+        _refuse(report, advise(saved, expected, Use.BACKBONE))
+    check_settings(saved, expected, source, Use.BACKBONE)
 
 
-def check_loaded(checkpoint: Mapping[str, Any], backbone: nn.Module, source: str) -> LoadReport:
-    """Proves that every tensor of the backbone is that of the file.
+def check_loaded(tensors: Mapping[str, Tensor], backbone: nn.Module, source: str) -> LoadReport:
+    """Proves that every tensor of a backbone is equal to the file's.
 
     Raises:
         HandoffError: one is not.
     """
-    report = compare(backbone, checkpoint["model"], source, values=True)
+    report = compare(backbone, tensors, source, values=True)
     if not report.complete:
         _refuse(report, "the loader did not take them")
     return report
 
 
-def build_checked(cfg: CfgNode, backbone: nn.Module) -> nn.Module:
-    """The backbone of a detector, after a look at the weights that ``MODEL.WEIGHTS`` will put into it.
+def build_checked(cfg: CfgNode, backbone: _Network) -> _Network:
+    """Returns the backbone of a detector after a check that ``MODEL.WEIGHTS`` fits it.
 
-    detectron2's checkpointer only warns of weights that do not fit, and does not know of preprocessing. A script that
-    is not ours uses it; the place where such a script meets us is the building of the backbone.
+    detectron2's checkpointer only warns of weights that do not fit, and knows nothing of preprocessing. Scripts that
+    use it with our backbones do not call our checkpointers, but they do build the backbone. Nothing is unpickled, and
+    a file that cannot be read safely is not checked.
 
     Raises:
-        ValueError: as ``load_backbone``, where ``MODEL.WEIGHTS`` is a classification or backbone checkpoint of ours.
+        UserError: as ``load_backbone``; for files of other projects, no tensor fits the backbone.
     """
     path = cfg.MODEL.WEIGHTS
-    if cfg.MODEL.META_ARCHITECTURE != "ClsNet" and os.path.isfile(path) and not path.endswith(".pkl"):
-        try:
-            checkpoint = read_checkpoint(path)
-        except UserError:  # for whoever loads it to tell: a resumed run does not even read it
-            return backbone
-        if "imgcls" in checkpoint:
-            check_fit(checkpoint, backbone, build_expected(cfg), path)
+    if cfg.MODEL.META_ARCHITECTURE == "ClsNet" or not os.path.isfile(path):
+        return backbone
+    try:
+        checkpoint = read_checkpoint(path, mapped=True)
+    except UserError:  # the checkpointer reports it; a resumed run does not even read it
+        return backbone
+    kind, expected = kind_of(checkpoint), build_expected(cfg)
+    if kind == "classifier" or (kind == "backbone" and "imgcls" in checkpoint):
+        check_fit(checkpoint, backbone, expected, path)
+        return backbone
+    if "imgcls" in checkpoint:
+        check_settings(read_settings(checkpoint["imgcls"]), expected, path, Use.BACKBONE)
+    if not _fits_anywhere(checkpoint, backbone, cfg.MODEL.BACKBONE.NAME):
+        raise UserError(
+            f"{path} does not fit the model's backbone: detectron2 would load none of its tensors; check "
+            "MODEL.BACKBONE.NAME and MODEL.MNET, or convert weights of another project with tools/convert_weights.py"
+        )
     return backbone
+
+
+def _fits_anywhere(checkpoint: Mapping[str, Any], backbone: nn.Module, builder: str) -> bool:
+    """Whether detectron2's checkpointer would load at least one tensor into the backbone of a detector."""
+    prefixes = ["backbone.", "backbone.bottom_up."]
+    if _OUR_BUILDER.fullmatch(builder):
+        prefixes = prefixes[1:] if "_fpn_" in builder else prefixes[:1]
+    tensors, whole = checkpoint["model"], unwrap(checkpoint["model"])
+    state = backbone.state_dict()
+    for name in drop_counters(state):
+        for prefix in prefixes:
+            found = [whole.get(prefix + name)]
+            if checkpoint.get("matching_heuristics", False):  # then the end of a name is enough
+                parts = (prefix + name).split(".")
+                found += [tensors.get(".".join(parts[i:])) for i in range(len(parts))]
+            if any(tensor is not None and tensor.shape == state[name].shape for tensor in found):
+                return True
+    return False
 
 
 def _refuse(report: LoadReport, advice: str) -> None:
@@ -209,31 +236,31 @@ def _refuse(report: LoadReport, advice: str) -> None:
 
 
 def export_backbone(source: str, target: str, verify: CfgNode | None = None, allow_pickle: bool = False) -> str:
-    """Writes the backbone that is in ``source`` to ``target``.
+    """Writes the backbone of the classifier in ``source`` to ``target``.
 
     Args:
-        source: a classification checkpoint of either trainer, or one of the 2020 project.
-        target: the backbone checkpoint; what was there before is replaced only if all went well.
-        verify: the config of a detector. It is built and loaded by detectron2's own checkpointer, and every
-            tensor compared.
+        source: a classifier's checkpoint of either trainer or of the 2020 project.
+        target: the backbone checkpoint; an existing file is replaced only if everything succeeds.
+        verify: the config of a detector, which is built, loaded by detectron2's own checkpointer, and compared tensor
+            by tensor before ``target`` is written.
         allow_pickle: see ``read_checkpoint``.
 
     Returns:
         What was done, in one line.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a source that holds no classifier; a detector that it does not fit (``HandoffError``); a target that
-            cannot be written.
+        UserFileNotFoundError: no such file.
+        UserError: ``source`` does not hold a classifier, or ``target`` cannot be written.
+        HandoffError: the backbone does not fit the detector.
     """
     checkpoint = extract_backbone(read_checkpoint(source, allow_pickle), source)
     if not verify:
         write_checkpoint(target, checkpoint)
         return f"{len(checkpoint['model'])} backbone tensors written, classifier dropped"
     with tempfile.TemporaryDirectory() as folder:
-        unproved = os.path.join(folder, "backbone.pth")
-        write_checkpoint(unproved, checkpoint)
-        report = verify_backbone(unproved, verify, named=target)
+        temporary = os.path.join(folder, "backbone.pth")
+        write_checkpoint(temporary, checkpoint)
+        report = verify_backbone(temporary, verify, named=source)
     write_checkpoint(target, checkpoint)
     return f"{report.summary()}, classifier dropped"
 
@@ -243,11 +270,11 @@ def verify_backbone(path: str, cfg: CfgNode, named: str = "") -> LoadReport:
 
     Args:
         path: a backbone checkpoint.
-        cfg: the detector's config; left as it is.
-        named: what to call the file in messages instead of ``path``.
+        cfg: the detector's config, which is not changed.
+        named: what messages call the file instead of ``path``.
 
     Raises:
-        ValueError: as ``load_backbone``.
+        UserError: as ``load_backbone``.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -256,4 +283,4 @@ def verify_backbone(path: str, cfg: CfgNode, named: str = "") -> LoadReport:
     checkpoint, backbone = read_checkpoint(path), find_backbone(model)
     check_fit(checkpoint, backbone, build_expected(cfg), named or path)
     DetectionCheckpointer(model).load(path)
-    return check_loaded(checkpoint, backbone, named or path)
+    return check_loaded(checkpoint["model"], backbone, named or path)

@@ -1,179 +1,280 @@
-"""detectron2's checkpointer for classifiers: safe to load, complete, and strict about what fits."""
+"""Checkpointers of classifiers and detectors: they unpickle nothing unasked, and refuse what does not fit."""
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from torch import nn
 
 from imgcls import __version__
 from imgcls.checkpoint.backbone import drop_counters, kind_of
 from imgcls.checkpoint.checkpointer import RunCheckpointer, require
-from imgcls.checkpoint.compat import build_contract, changed_keys, check_contract, check_fixed
+from imgcls.checkpoint.compat import (
+    Settings,
+    Use,
+    advise,
+    build_contract,
+    changed_keys,
+    check_settings,
+    read_settings,
+)
 from imgcls.checkpoint.files import read_checkpoint
-from imgcls.checkpoint.handoff import Expected, check_fit, check_loaded, find_backbone
+from imgcls.checkpoint.handoff import check_fit, check_loaded, find_backbone
 from imgcls.errors import UserError, UserFileNotFoundError
 
+_FLAG = "add --allow-pickle if you trust its author"
 _logger = logging.getLogger(__name__)
 
 
-class ClsCheckpointer(RunCheckpointer):
-    """Writes ``"imgcls"`` beside detectron2's entries and checks it, and every tensor, when a file is loaded.
+class _SafeCheckpointer(RunCheckpointer):
+    """Reads local and remote files without unpickling them, and compares their settings with the config.
 
     Args:
-        model: a ``ClsNet``, wrapped for distributed training or not.
+        model: wrapped for distributed training or not.
         save_dir: the run's folder.
-        info: see ``build_info``.
+        info: the ``"imgcls"`` entry of what is saved, see ``build_info`` and ``build_detector_info``.
+        expected: the settings that files are compared with, see ``build_expected``; by default those in ``info``.
         keep: see ``RunCheckpointer``.
-        checkpointables: what else has a state, by its name in the file.
+        allow_pickle: also read files that hold pickled objects, which can run code.
+        checkpointables: objects with a state, by their name in the file; none for evaluation and prediction.
     """
 
-    def __init__(self, model: nn.Module, save_dir: str, *, info: dict[str, Any], keep: int = 0, **checkpointables: Any):
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str,
+        *,
+        info: dict[str, Any],
+        expected: Settings | None = None,
+        keep: int = 0,
+        allow_pickle: bool = False,
+        **checkpointables: Any,
+    ):
         super().__init__(model, save_dir, keep=keep, **checkpointables)
         self.info = info
+        self.expected = read_settings(info) if expected is None else expected
+        self.allow_pickle = allow_pickle
+        self._resumed = ""
 
     def save(self, name: str, *, tag: bool = True, **entries: Any) -> None:
+        """Adds ``"imgcls"`` to the entries; otherwise as ``RunCheckpointer.save``."""
         super().save(name, tag=tag, imgcls=self.info, **entries)
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Loads a checkpoint; an empty path loads nothing.
 
+        Args:
+            path: a local file, or what detectron2's path manager fetches (``https://``, ``detectron2://``, ...).
+            args: see ``detectron2.checkpoint.DetectionCheckpointer.load``.
+            kwargs: likewise.
+
         Raises:
-            FileNotFoundError: no such file.
-            ValueError: truncated, not a checkpoint, a pickle, of another architecture or class count, or trained
-                on other preprocessing.
+            UserFileNotFoundError: no such file.
+            UserError: the file is truncated, a pickle although ``allow_pickle`` is off, or does not fit the model or
+                its config.
         """
-        if path and "://" not in path and not os.path.isfile(path):
-            raise UserFileNotFoundError(f"MODEL.WEIGHTS {path}: no such checkpoint")
+        if path and not os.path.isfile(path):
+            self._fetch(path)
         return super().load(path, *args, **kwargs)
+
+    def _fetch(self, path: str) -> None:
+        """Fills the path manager's cache, from which detectron2's checkpointer takes the file."""
+        if "://" not in path:
+            raise UserFileNotFoundError(f"MODEL.WEIGHTS {path}: no such checkpoint")
+        if path.endswith(".pkl") and not self.allow_pickle:
+            raise UserError(
+                f"MODEL.WEIGHTS {path} is a pickle, which can run code when it is read; give a .pth file, or {_FLAG}"
+            )
+        try:
+            found = os.path.isfile(self.path_manager.get_local_path(path))
+        except (OSError, ValueError, AssertionError) as error:  # what path handlers raise
+            raise UserError(f"MODEL.WEIGHTS {path} cannot be fetched ({' '.join(str(error).split())})") from error
+        if not found:
+            raise UserFileNotFoundError(f"MODEL.WEIGHTS {path}: no such checkpoint")
+
+    @property
+    def _must_be_whole(self) -> bool:
+        """Whether no tensor may keep its initial value: for evaluation, prediction and resuming."""
+        return not self.checkpointables or self.source == self._resumed
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        if self.allow_pickle and filename.endswith((".pkl", ".pyth")):
+            checkpoint: dict[str, Any] = super()._load_file(filename)  # formats of detectron2's model zoo
+        else:
+            try:
+                checkpoint = read_checkpoint(filename, self.allow_pickle)
+            except UserError as error:
+                if filename == self.source:
+                    raise
+                raise UserError(f"MODEL.WEIGHTS {self.source}: {error}") from error  # a file of the cache
+        self._check(checkpoint)
+        return checkpoint
+
+    def _check(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuses a file before anything is loaded from it."""
+        raise NotImplementedError
+
+    def _check_resumable(self, checkpoint: Mapping[str, Any], path: str) -> None:
+        super()._check_resumable(checkpoint, path)
+        self._resumed = path
+        if not self.checkpointables or "imgcls" not in checkpoint:
+            return
+        saved = read_settings(checkpoint["imgcls"])
+        check_settings(saved, self.expected, path, Use.RESUME)
+        changed = changed_keys(saved, self.expected)
+        if changed:
+            _logger.warning(
+                "%s was saved with other settings: %s; the run continues with the new ones and will not end "
+                "bit-identical to an uninterrupted run",
+                path,
+                "; ".join(f"{key} was {old} and is now {new}" for key, (old, new) in changed.items()),
+            )
+
+
+class ClsCheckpointer(_SafeCheckpointer):
+    """Writes and reads checkpoints of a ``ClsNet``; class names and every tensor are checked on reading."""
 
     def _check_resumable(self, checkpoint: Mapping[str, Any], path: str) -> None:
         require(checkpoint, ["imgcls"], path)
         super()._check_resumable(checkpoint, path)
-        saved, current = checkpoint["imgcls"]["cfg"], self.info["cfg"]
-        check_fixed(saved, current, path)
-        changed = "; ".join(f"{key} {old} is now {new}" for key, (old, new) in changed_keys(saved, current).items())
-        if changed and self.checkpointables:  # evaluation may do as it likes
-            _logger.warning(
-                "%s was saved with other settings: %s; the run goes on with the new ones, and its end will not be "
-                "bit-identical to that of an uninterrupted run",
-                path,
-                changed,
-            )
 
-    def _load_file(self, filename: str) -> dict[str, Any]:
-        checkpoint = read_checkpoint(filename)
-        if kind_of(checkpoint["model"]) == "detector":
+    def _check(self, checkpoint: Mapping[str, Any]) -> None:
+        kind, info = kind_of(checkpoint), checkpoint.get("imgcls")
+        if kind == "detector":
             raise UserError(f"{self.source} is a detector's checkpoint; a ClsNet takes a classifier's or a backbone's")
-        if "imgcls" in checkpoint:
-            check_contract(checkpoint["imgcls"]["preprocessing"], self.info["preprocessing"], self.source)
-            if _has_head(checkpoint):
-                self._check_classes(checkpoint["imgcls"]["classes"])
-        return checkpoint
+        if info is None:
+            _logger.warning(
+                "%s has no 'imgcls' entry: whether its preprocessing, activation and class names are those of the "
+                "config cannot be checked",
+                self.source,
+            )
+            return
+        use = Use.CLASSIFIER if kind == "classifier" else Use.BACKBONE
+        check_settings(read_settings(info), self.expected, self.source, use)
+        if kind == "classifier":
+            self._check_classes(info["classes"])
 
-    def _check_classes(self, saved: list[str]) -> None:
-        """The same number of other classes, or the same in another order, would fit and be wrong."""
+    def _check_classes(self, saved: Sequence[str]) -> None:
+        """Refuses as many other classes, or the same in another order: their tensors fit, and would be wrong."""
         current = self.info["classes"]
-        wrong = [index for index, pair in enumerate(zip(saved, current, strict=False)) if pair[0] != pair[1]]
+        wrong = [index for index, (old, new) in enumerate(zip(saved, current, strict=False)) if old != new]
         if wrong and len(saved) == len(current):
             first = wrong[0]
             raise UserError(
                 f"{self.source} was trained on other classes than those of {self.info['train']}: class {first} is "
-                f"{saved[first]!r} there and {current[first]!r} here ({len(wrong)} differ); "
+                f"{saved[first]!r} in the checkpoint and {current[first]!r} in the data ({len(wrong)} differ); "
                 "set DATASETS.TRAIN to a set with the same classes"
             )
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        has_head = _has_head(checkpoint)
+        has_head = kind_of(checkpoint) == "classifier"
         incompatible = super()._load_model(checkpoint)
-        shapes = {key for key, _, _ in incompatible.incorrect_shapes}  # fvcore calls these missing, too
+        shapes = {key for key, _, _ in incompatible.incorrect_shapes}  # fvcore counts these as missing, too
         missing = [key for key in drop_counters(incompatible.missing_keys) if key not in shapes]
-        if not has_head:  # a backbone checkpoint: the head stays as it was initialised
+        if not has_head:  # a backbone checkpoint: the head keeps its initial values
             missing = [key for key in missing if not key.startswith("head.")]
         wrong = [f"{key} has shape {found}, the model {wanted}" for key, found, wanted in incompatible.incorrect_shapes]
         wrong += [f"{key} is missing" for key in missing]
         wrong += [f"{key} is unknown" for key in drop_counters(incompatible.unexpected_keys)]
         if wrong:
+            info = checkpoint.get("imgcls")
+            if info or not all(line.startswith("head.") for line in wrong):
+                use = Use.CLASSIFIER if has_head else Use.BACKBONE
+                advice = advise(read_settings(info) if info else {}, self.expected, use)
+            else:
+                advice = "check MODEL.CLSNET.NUM_CLASSES and MODEL.CLSNET.HEAD_CONV_DIM"
             raise UserError(
                 f"{self.source} does not fit the model ({len(wrong)} tensors): {'; '.join(wrong[:3])}"
-                f"{'; ...' if len(wrong) > 3 else ''}; {_advice(wrong)}"
+                f"{'; ...' if len(wrong) > 3 else ''}; {advice}"
+            )
+        if not has_head and self._must_be_whole:
+            raise UserError(
+                f"{self.source} has a backbone but no head, and random weights in its place would be scored; "
+                "train a classifier on it first, or set MODEL.WEIGHTS to a classifier's checkpoint"
             )
         return incompatible
 
 
-def build_info(cfg: CfgNode) -> dict[str, Any]:
-    """What a classification checkpoint says of itself, in plain Python types."""
+def build_info(cfg: CfgNode, classes: Sequence[str]) -> dict[str, Any]:
+    """The ``"imgcls"`` entry of a classifier's checkpoint, in plain Python types.
+
+    Args:
+        cfg: the run's config.
+        classes: names in the order of the labels.
+
+    Raises:
+        UserError: there are no classes.
+    """
     train = cfg.DATASETS.TRAIN
+    if not classes:
+        raise UserError(
+            f"the classes of DATASETS.TRAIN {tuple(train)} are not known, and a checkpoint needs their names; "
+            "set DATASETS.TRAIN to a set that names its classes"
+        )
     return {
         "version": __version__,
         "cfg": cfg.dump(),
         "train": train[0] if train else "",
-        "classes": list(MetadataCatalog.get(train[0]).get("classes", ())) if train else [],
+        "classes": list(classes),
         "preprocessing": build_contract(cfg),
         "thresholds": {"score": cfg.TEST.THRESHOLD},
     }
 
 
-def _has_head(checkpoint: dict[str, Any]) -> bool:
-    """Whether it is a whole classifier, or a backbone alone."""
-    return kind_of(checkpoint["model"]) == "classifier"
+class DetectorCheckpointer(_SafeCheckpointer):
+    """Writes and reads checkpoints of a detector; a backbone that did not load is an error."""
 
-
-def _advice(wrong: list[str]) -> str:
-    if all(line.startswith("head.") for line in wrong):
-        return "check MODEL.CLSNET.NUM_CLASSES and MODEL.CLSNET.HEAD_CONV_DIM"
-    return "check MODEL.BACKBONE.NAME and MODEL.MNET.WIDTH_MULT, DEPTH_MULT, BLOCKS"
-
-
-class DetectorCheckpointer(RunCheckpointer):
-    """Checks a backbone checkpoint before it is loaded, and that all of it was; other files are detectron2's matter.
-
-    Args:
-        model: a detector, wrapped for distributed training or not.
-        save_dir: the run's folder.
-        expected: see ``build_expected``; compared with what the file says.
-        keep: see ``RunCheckpointer``.
-        checkpointables: what else has a state, by its name in the file.
-    """
-
-    def __init__(self, model: nn.Module, save_dir: str, *, expected: Expected, keep: int = 0, **checkpointables: Any):
-        super().__init__(model, save_dir, keep=keep, **checkpointables)
-        self.expected = expected
-
-    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Loads a checkpoint; an empty path loads nothing.
-
-        Raises:
-            FileNotFoundError: no such file.
-            ValueError: truncated, a pickle, a whole classifier, or a backbone that does not fit this detector; of any
-                other file, nothing fits the backbone, or a tensor of it has another shape.
-        """
-        if not path or "://" in path:  # detectron2's model zoo
-            return super().load(path, *args, **kwargs)
-        checkpoint = read_checkpoint(path)
-        if "imgcls" not in checkpoint and kind_of(checkpoint["model"]) != "classifier":
-            return super().load(path, *args, **kwargs)
-        backbone = find_backbone(self.model)
-        check_fit(checkpoint, backbone, self.expected, path)
-        rest = super().load(path, *args, **kwargs)
-        _logger.info("%s: %s", path, check_loaded(checkpoint, backbone, path).summary())
-        return rest
+    def _check(self, checkpoint: Mapping[str, Any]) -> None:
+        kind, ours = kind_of(checkpoint), "imgcls" in checkpoint
+        if kind == "detector" and ours:
+            use = Use.DETECTOR if self._must_be_whole else Use.BACKBONE
+            check_settings(read_settings(checkpoint["imgcls"]), self.expected, self.source, use)
+        elif kind == "classifier" or ours:
+            check_fit(checkpoint, find_backbone(self.model), self.expected, self.source)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        """detectron2 only warns. Heads of other classes are its matter; a backbone that did not load is not."""
+        """Turns detectron2's warnings into errors where the model would be left with random weights.
+
+        detectron2 only warns; that is fine for heads that are to be trained, but a backbone that failed to load is an
+        error, and so is any tensor that failed to load if the detector is evaluated or its run resumed.
+        """
+        is_handoff = kind_of(checkpoint) == "backbone" and "imgcls" in checkpoint
+        tensors = checkpoint["model"]
         incompatible = super()._load_model(checkpoint)
-        # Convolutions: detectron2 makes up what is missing of a frozen norm.
         backbone = find_backbone(self.model)
-        place = next(name for name, module in self.model.named_modules() if module is backbone)
-        names = [f"{place}.{key}" for key, tensor in backbone.state_dict().items() if tensor.dim() == 4]
+        if is_handoff:
+            _logger.info("%s: %s", self.source, check_loaded(tensors, backbone, self.source).summary())
+        else:
+            self._check_backbone(incompatible, backbone)
+        lost = {key for key, *_ in incompatible.incorrect_shapes} | {*drop_counters(incompatible.missing_keys)}
+        if lost and self._must_be_whole:
+            raise UserError(
+                f"{self.source} does not fit the model: {len(lost)} tensors are missing or have another shape "
+                f"({', '.join(sorted(lost)[:3])}{', ...' if len(lost) > 3 else ''}), and the detector would run with "
+                "random ones; give a checkpoint of this detector, or set the config back to the checkpoint's"
+            )
+        return incompatible
+
+    def _check_backbone(self, incompatible: Any, backbone: nn.Module) -> None:
+        prefix = next(name for name, module in self.model.named_modules() if module is backbone)
+        # Only convolutions: detectron2 fills in what is missing of a frozen norm.
+        names = {f"{prefix}.{key}" for key, tensor in backbone.state_dict().items() if tensor.dim() == 4}
         other = [key for key, *_ in incompatible.incorrect_shapes if key in names]
-        if other or (names and set(names) <= set(incompatible.missing_keys)):
+        if other or (names and names <= set(incompatible.missing_keys)):
             what = f"{len(other)} of {len(names)} convolutions have another shape" if other else "it has none of it"
             raise UserError(
                 f"{self.source} does not fit the model's backbone: {what}; check MODEL.BACKBONE.NAME and MODEL.MNET, "
                 "or convert weights of another project with tools/convert_weights.py first"
             )
-        return incompatible
+
+
+def build_detector_info(cfg: CfgNode) -> dict[str, Any]:
+    """The ``"imgcls"`` entry of a detector's checkpoint, in plain Python types."""
+    return {
+        "version": __version__,
+        "kind": "detector",
+        "cfg": cfg.dump(),
+        "preprocessing": build_contract(cfg),
+    }

@@ -1,4 +1,4 @@
-"""From a classifier's checkpoint into detectors: every tensor, or a refusal that says which."""
+"""Hand-off of a classifier's backbone to detectors: every tensor, or a refusal that names them."""
 
 import copy
 
@@ -20,6 +20,7 @@ from imgcls.checkpoint import (
 )
 from imgcls.config import get_cfg, load_cfg
 
+CLASSES = ["blue", "green", "red"]
 V1 = ["MODEL.MNET.WIDTH_MULT", 0.25]
 V2 = ["MODEL.BACKBONE.NAME", "build_mnetv2_backbone", "MODEL.MNET.WIDTH_MULT", 0.25]
 RESNET = ["MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.NORM", "BN",
@@ -59,7 +60,7 @@ def trained(tmp_path):
         cfg = classifier(*changes)
         model = build_model(cfg)
         randomise(model)
-        ClsCheckpointer(model, str(tmp_path), info=build_info(cfg)).save("model_final")
+        ClsCheckpointer(model, str(tmp_path), info=build_info(cfg, CLASSES)).save("model_final")
         return str(tmp_path / "model_final.pth"), model
 
     return make
@@ -99,10 +100,10 @@ def test_a_plain_detectron2_model_has_every_tensor_of_the_classifier(backbone, c
     path, source = backbone(*changes)
     model = build_model(detector(name))
     DetectionCheckpointer(model).load(path)
-    there = {key: value for key, value in source.backbone.state_dict().items() if "num_batches" not in key}
-    here = model.backbone.bottom_up.state_dict()
-    assert len(there) == count and there.keys() == {key for key in here if "num_batches" not in key}
-    assert all(torch.equal(here[key], value) for key, value in there.items())
+    wanted = {key: value for key, value in source.backbone.state_dict().items() if "num_batches" not in key}
+    loaded = model.backbone.bottom_up.state_dict()
+    assert len(wanted) == count and wanted.keys() == {key for key in loaded if "num_batches" not in key}
+    assert all(torch.equal(loaded[key], value) for key, value in wanted.items())
     assert verify_backbone(path, detector(name)).summary() == f"{count}/{count} backbone tensors loaded"
 
 
@@ -115,14 +116,14 @@ def test_the_detectors_backbone_computes_what_the_classifiers_does(backbone):
     torch.testing.assert_close(model.eval().backbone.bottom_up(images)["mob5"], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_file_is_what_detectron2_needs_and_no_more(backbone):
+def test_file_has_the_entries_that_detectron2_needs(backbone):
     checkpoint = read_checkpoint(backbone()[0])
     assert checkpoint["__author__"] == "imgcls" and checkpoint["matching_heuristics"] is True
     assert len(checkpoint["model"]) == 135 and all(name.startswith("stages.") for name in checkpoint["model"])
     assert checkpoint["imgcls"]["preprocessing"]["format"] == "BGR"
 
 
-def test_moving_average_is_taken_where_there_is_one(trained, tmp_path):
+def test_averaged_weights_are_preferred(trained, tmp_path):
     source, model = trained()
     average = torch.optim.swa_utils.AveragedModel(model)
     randomise(average.module)
@@ -131,8 +132,8 @@ def test_moving_average_is_taken_where_there_is_one(trained, tmp_path):
     torch.save({**content, "ema": average.state_dict()}, source)
     assert export_backbone(source, str(tmp_path / "b.pth")).startswith("135 backbone tensors written")
     tensors = read_checkpoint(str(tmp_path / "b.pth"))["model"]
-    there = average.module.backbone.state_dict()
-    assert all(torch.equal(tensors[key], there[key]) for key in tensors)
+    wanted = average.module.backbone.state_dict()
+    assert all(torch.equal(tensors[key], wanted[key]) for key in tensors)
 
 
 def test_distributed_prefix_is_dropped(trained, tmp_path):
@@ -158,8 +159,8 @@ def test_resnet_goes_into_detectron2s_own_detector(backbone):
     assert verify_backbone(path, cfg).complete
     model = build_model(cfg)
     assert load_backbone(model, path, cfg).summary() == "100/100 backbone tensors loaded"
-    there = source.backbone.state_dict()
-    assert torch.equal(model.backbone.bottom_up.state_dict()["res5.1.conv2.weight"], there["res5.1.conv2.weight"])
+    wanted = source.backbone.state_dict()
+    assert torch.equal(model.backbone.bottom_up.state_dict()["res5.1.conv2.weight"], wanted["res5.1.conv2.weight"])
 
 
 def test_stages_that_the_detector_does_not_build_are_left_out_and_named(backbone):
@@ -184,15 +185,21 @@ def test_stages_that_the_detector_does_not_build_are_left_out_and_named(backbone
         (["MODEL.MNET.BLOCKS", [1, 2, 2, 1, 2]], r"not in the model.*MODEL\.MNET\.BLOCKS"),
         (["MODEL.MNET.BLOCKS", [1, 2, 2, 7, 2]], r"missing in the file.*MODEL\.MNET\.BLOCKS"),
         (["MODEL.MNET.DEPTH_MULT", 2.0], r'MODEL\.MNET\.DEPTH_MULT "1\.0"'),
-        (["MODEL.BACKBONE.NAME", "build_retinanet_mnetv2_fpn_backbone"], r"check MODEL\.BACKBONE\.NAME"),
-        (["MODEL.MNET.ACTIVATION", "relu"], r'ACTIVATION relu6 there, relu in the config.*ACTIVATION "relu6"'),
-        (["MODEL.MNET.BN_EPS", 1e-3], r"BN_EPS 1e-05 there, 0\.001 in the config"),
-        (["INPUT.FORMAT", "RGB"], r'INPUT\.FORMAT BGR there, RGB in the config.*INPUT\.FORMAT "BGR"'),
+        (
+            ["MODEL.BACKBONE.NAME", "build_retinanet_mnetv2_fpn_backbone"],
+            r"check MODEL\.BACKBONE\.NAME \(build_mnetv1_backbone in the checkpoint\)",
+        ),
+        (
+            ["MODEL.MNET.ACTIVATION", "relu"],
+            r'ACTIVATION is relu6 in the checkpoint, relu in the config.*ACTIVATION "relu6"',
+        ),
+        (["MODEL.MNET.BN_EPS", 1e-3], r"BN_EPS is 1e-05 in the checkpoint, 0\.001 in the config"),
+        (["INPUT.FORMAT", "RGB"], r'INPUT\.FORMAT is BGR in the checkpoint, RGB in the config.*INPUT\.FORMAT "BGR"'),
         (["MODEL.PIXEL_STD", [1.0, 1.0, 1.0]], r"MODEL\.PIXEL_STD"),
     ],
 )
 def test_what_does_not_fit_is_refused_everywhere(backbone, changes, message):
-    """By the function, by the tool, and when a script that is not ours builds a detector for these weights."""
+    """By the function, by the tool, and when another script builds a detector for these weights."""
     path, _ = backbone()
     cfg = detector("retinanet_mnetv1_025_FPN_1x", *changes)
     model = build_model(cfg)
@@ -207,7 +214,7 @@ def test_what_does_not_fit_is_refused_everywhere(backbone, changes, message):
         build_model(cfg)
 
 
-def test_without_a_config_the_model_itself_says_how_it_reads_images(backbone):
+def test_without_a_config_the_preprocessing_of_the_model_is_compared(backbone):
     path, _ = backbone()
     with pytest.raises(ValueError, match=r"MODEL\.PIXEL_STD"):
         load_backbone(build_model(detector("retinanet_mnetv1_025_FPN_1x", "MODEL.PIXEL_STD", [1.0, 1.0, 1.0])), path)
@@ -240,21 +247,21 @@ def test_kinds_of_checkpoints_are_not_mixed_up(trained, tmp_path):
     build_model(detector("retinanet_mnetv1_025_FPN_1x", "MODEL.WEIGHTS", path))
     cfg = classifier()
     with pytest.raises(ValueError, match=r"detector\.pth is a detector's checkpoint; a ClsNet"):
-        ClsCheckpointer(build_model(cfg), str(tmp_path), info=build_info(cfg)).load(path)
+        ClsCheckpointer(build_model(cfg), str(tmp_path), info=build_info(cfg, CLASSES)).load(path)
 
 
-def test_weights_of_unknown_images_are_refused(trained, tmp_path):
+def test_weights_without_preprocessing_are_refused(trained, tmp_path):
     source, model = trained()
     torch.save(model.state_dict(), source)
     with pytest.raises(ValueError, match=r"does not say what images it was trained on.*convert_weights\.py"):
         export_backbone(source, str(tmp_path / "b.pth"))
 
 
-def test_a_failed_proof_keeps_the_old_file(trained, tmp_path):
+def test_a_failed_verification_names_the_source_and_keeps_the_old_file(trained, tmp_path):
     source, _ = trained()
     target = tmp_path / "backbone.pth"
     target.write_text("old")
-    with pytest.raises(HandoffError, match=r"backbone\.pth does not fit"):
+    with pytest.raises(HandoffError, match=r"model_final\.pth does not fit"):
         export_backbone(source, str(target), verify=detector("retinanet_mnetv1_FPN_1x"))
     assert target.read_text() == "old" and sorted(p.name for p in tmp_path.glob("*.pth")) == [
         "backbone.pth",
@@ -262,8 +269,8 @@ def test_a_failed_proof_keeps_the_old_file(trained, tmp_path):
     ]
 
 
-def test_a_loader_that_takes_nothing_is_found_out(backbone, monkeypatch):
-    """The comparison is with the tensors in the model, not with what the loader says."""
+def test_a_loader_that_loads_nothing_is_detected(backbone, monkeypatch):
+    """The tensors in the model are compared, not what the loader reports."""
     path, _ = backbone()
     monkeypatch.setattr(DetectionCheckpointer, "load", lambda self, path: {})
     with pytest.raises(HandoffError, match=r"has other values in the model than in the file"):

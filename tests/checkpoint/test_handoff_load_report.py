@@ -1,4 +1,4 @@
-"""Which tensors of a file are in a backbone."""
+"""Comparison of a file with a backbone, tensor by tensor."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def tensors(net):
 def test_complete(net, tensors):
     report = compare(net, tensors, "b.pth", values=True)
     assert report.complete and report.problems() == []
-    assert report.summary() == "6/6 backbone tensors loaded"  # BN's counter is none
+    assert report.summary() == "6/6 backbone tensors loaded"  # BN's counter is not one
     assert compare(net, {n: t for n, t in tensors.items() if "num_batches" not in n}, "b.pth", values=True).complete
 
 
@@ -52,7 +52,7 @@ def test_one_tensor_that_does_not_fit(net, tensors, change, problem, count):
     assert report.summary() == f"{count} backbone tensors loaded"
 
 
-def test_values_are_compared_only_where_they_are_asked_for(net, tensors):
+def test_values_are_compared_only_on_request(net, tensors):
     tensors["stages.mob2.weight"] += 1
     assert compare(net, tensors, "b.pth", values=False).complete
 

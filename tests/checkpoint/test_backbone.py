@@ -1,4 +1,4 @@
-"""What kind of checkpoint a file is, by the names in it."""
+"""Kinds of checkpoints, and the backbone in a classifier's."""
 
 import pytest
 import torch
@@ -41,16 +41,23 @@ def test_kind(request, config, changes, kind):
     state = build_model(
         load_cfg(str(path), ["MODEL.DEVICE", "cpu", "MODEL.MNET.WIDTH_MULT", "0.25", *changes])
     ).state_dict()
-    assert kind_of(state) == kind
-    assert kind_of({f"module.{name}": value for name, value in state.items()}) == kind
+    assert kind_of({"model": state}) == kind
+    assert kind_of({"model": {f"module.{name}": value for name, value in state.items()}}) == kind
 
 
 def test_a_backbone_has_neither_head():
-    assert kind_of({"backbone.stages.stem.weight": torch.zeros(1)}) == "backbone"
-    assert kind_of({"stages.stem.weight": torch.zeros(1)}) == kind_of({}) == "backbone"
+    for state in ({"backbone.stages.stem.weight": torch.zeros(1)}, {"stages.stem.weight": torch.zeros(1)}, {}):
+        assert kind_of({"model": state}) == kind_of({"model": state, "imgcls": {"cfg": ""}}) == "backbone"
 
 
-def test_wrappers_are_taken_off_however_many_there_are():
+def test_a_detector_of_any_names_is_recognised_by_its_entry():
+    checkpoint = {"model": {"detr.backbone.0.weight": torch.zeros(1)}, "imgcls": {"kind": "detector"}}
+    assert kind_of(checkpoint) == "detector"
+    with pytest.raises(ValueError, match=r"d\.pth is a detector's checkpoint"):
+        extract_backbone(checkpoint, "d.pth")
+
+
+def test_any_number_of_wrappers_is_removed():
     tensor = torch.zeros(1)
     assert unwrap({"module.module.a": tensor, "n_averaged": tensor}) == {"a": tensor}
     assert unwrap({"module.a": tensor, "b": tensor}) == {"module.a": tensor, "b": tensor}
@@ -60,6 +67,6 @@ def test_wrappers_are_taken_off_however_many_there_are():
 def test_a_backbone_alone_is_refused():
     checkpoint = {"model": {"stages.stem.weight": torch.zeros(1)}, "imgcls": {}}
     with pytest.raises(
-        ValueError, match=r"b\.pth has no tensor under 'backbone\.': it is a backbone checkpoint already"
+        ValueError, match=r"b\.pth has no tensor under 'backbone\.': it is already a backbone checkpoint"
     ):
         extract_backbone(checkpoint, "b.pth")
