@@ -88,7 +88,8 @@ def check_best_metric(cfg: CfgNode) -> None:
     if not any(name.startswith(p) and re.fullmatch(pattern, name.removeprefix(p)) for p in prefixes):
         after = f" after one of {', '.join(filter(None, prefixes))}" if sets[1:] else ""
         ema = ", or ema/ and one of these" if cfg.SOLVER.EMA_DECAY > 0 and not after else ""
-        hint = "; averaged weights need SOLVER.EMA_DECAY above 0" if name.startswith("ema/") and not ema else ""
+        average_is_off = name.startswith("ema/") and cfg.SOLVER.EMA_DECAY == 0
+        hint = "; averaged weights need SOLVER.EMA_DECAY above 0" if average_is_off else ""
         raise UserError(f'TEST.BEST_METRIC is {name!r}; allowed: "", or {allowed}{after}{ema}{hint}')
 
 

@@ -305,3 +305,12 @@ def test_names_are_matched_by_detectron2s_heuristics_on_request(tmp_path):
 def test_a_missing_file_is_one_line(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"^MODEL\.WEIGHTS .*gone\.pth: no such checkpoint$"):
         Run(tmp_path).checkpointer.load(str(tmp_path / "gone.pth"))
+
+
+def test_averaged_weights_of_a_foreign_file_are_loaded_with_a_warning(tmp_path, caplog):
+    raw, averaged = (Run(tmp_path, steps=steps).model.state_dict() for steps in (1, 2))
+    torch.save({"state_dict": raw, "state_dict_ema": averaged, "epoch": 3}, tmp_path / "timm.pth")
+    run = Run(tmp_path)
+    assert run.checkpointer.load(str(tmp_path / "timm.pth"))["epoch"] == 3
+    assert flatten(run.model.state_dict()) == flatten(averaged)
+    assert "using the averaged weights, 'state_dict_ema' and not 'state_dict'" in caplog.text

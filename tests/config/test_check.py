@@ -170,6 +170,7 @@ def test_metrics_of_the_evaluators_are_accepted(name, changes):
         ("ema/accuracy/top1", {}, r"accuracy/top5; averaged weights need SOLVER\.EMA_DECAY above 0$"),
         ("ema/top1", {"ema": 0.9}, "accuracy/top5, or ema/ and one of these$"),
         ("accuracy/top1", {"sets": TWO}, "accuracy/top5 after one of folder:x/a/, b/$"),
+        ("ema/accuracy/top1", {"sets": TWO, "ema": 0.9}, "after one of folder:x/a/, b/, ema/folder:x/a/, ema/b/$"),
         ("a/accuracy/top1", {}, "allowed"),
         ("multilabel/mAP", {}, "or one of accuracy"),
         ("accuracy/top1", {"head": "sigmoid"}, "or one of multilabel/mAP, .*, multilabel/exact_match$"),
