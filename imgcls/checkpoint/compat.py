@@ -218,7 +218,7 @@ def find_differences(saved: Settings, current: Settings, effects: Iterable[Effec
         exact: whether norms that compute the same after training count as different.
     """
     effects = frozenset(effects)
-    keys = [key for key in saved if key in current and effect_of(key) in effects]
+    keys = [key for key in sorted(saved) if key in current and effect_of(key) in effects]
     used = [key for key in keys if _is_used(key, saved, effects) and _is_used(key, current, effects)]
     return [key for key in used if not _same(_reduce(key, saved[key], exact), _reduce(key, current[key], exact))]
 

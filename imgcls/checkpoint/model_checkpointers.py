@@ -20,11 +20,10 @@ from imgcls.checkpoint.compat import (
     check_settings,
     read_settings,
 )
-from imgcls.checkpoint.files import read_checkpoint
+from imgcls.checkpoint.files import check_pickle
 from imgcls.checkpoint.handoff import check_fit, check_loaded, find_backbone
 from imgcls.errors import UserError, UserFileNotFoundError
 
-_FLAG = "add --allow-pickle if you trust its author"
 _logger = logging.getLogger(__name__)
 
 
@@ -52,10 +51,9 @@ class _SafeCheckpointer(RunCheckpointer):
         allow_pickle: bool = False,
         **checkpointables: Any,
     ):
-        super().__init__(model, save_dir, keep=keep, **checkpointables)
+        super().__init__(model, save_dir, keep=keep, allow_pickle=allow_pickle, **checkpointables)
         self.info = info
         self.expected = read_settings(info) if expected is None else expected
-        self.allow_pickle = allow_pickle
         self._resumed = ""
 
     def save(self, name: str, *, tag: bool = True, **entries: Any) -> None:
@@ -75,24 +73,20 @@ class _SafeCheckpointer(RunCheckpointer):
             UserError: the file is truncated, a pickle although ``allow_pickle`` is off, or does not fit the model or
                 its config.
         """
-        if path and not os.path.isfile(path):
-            self._fetch(path)
+        url = path.partition("?matching_heuristics=")[0]  # detectron2's suffix
+        if "://" in url and not os.path.isfile(url):
+            check_pickle(url, self.allow_pickle)
+            self._fetch(url)
         return super().load(path, *args, **kwargs)
 
-    def _fetch(self, path: str) -> None:
+    def _fetch(self, url: str) -> None:
         """Fills the path manager's cache, from which detectron2's checkpointer takes the file."""
-        if "://" not in path:
-            raise UserFileNotFoundError(f"MODEL.WEIGHTS {path}: no such checkpoint")
-        if path.endswith(".pkl") and not self.allow_pickle:
-            raise UserError(
-                f"MODEL.WEIGHTS {path} is a pickle, which can run code when it is read; give a .pth file, or {_FLAG}"
-            )
         try:
-            found = os.path.isfile(self.path_manager.get_local_path(path))
+            found = os.path.isfile(self.path_manager.get_local_path(url))
         except (OSError, ValueError, AssertionError) as error:  # what path handlers raise
-            raise UserError(f"MODEL.WEIGHTS {path} cannot be fetched ({' '.join(str(error).split())})") from error
+            raise UserError(f"MODEL.WEIGHTS {url} cannot be fetched ({' '.join(str(error).split())})") from error
         if not found:
-            raise UserFileNotFoundError(f"MODEL.WEIGHTS {path}: no such checkpoint")
+            raise UserFileNotFoundError(f"MODEL.WEIGHTS {url}: no such checkpoint")
 
     @property
     def _must_be_whole(self) -> bool:
@@ -100,15 +94,12 @@ class _SafeCheckpointer(RunCheckpointer):
         return not self.checkpointables or self.source == self._resumed
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        if self.allow_pickle and filename.endswith((".pkl", ".pyth")):
-            checkpoint: dict[str, Any] = super()._load_file(filename)  # formats of detectron2's model zoo
-        else:
-            try:
-                checkpoint = read_checkpoint(filename, self.allow_pickle)
-            except UserError as error:
-                if filename == self.source:
-                    raise
-                raise UserError(f"MODEL.WEIGHTS {self.source}: {error}") from error  # a file of the cache
+        try:
+            checkpoint = super()._load_file(filename)
+        except UserError as error:
+            if filename == self.source:
+                raise
+            raise UserError(f"MODEL.WEIGHTS {self.source}: {error}") from error  # the file is in the cache
         self._check(checkpoint)
         return checkpoint
 
