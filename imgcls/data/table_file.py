@@ -60,7 +60,7 @@ def write_table(file: _Writable, columns: Mapping[str, NDArray], about: Mapping[
     about_text = json.dumps(about)
     checksum = _header_checksum(entries, about_text)
     for array in arrays.values():
-        checksum = zlib.crc32(array, checksum)
+        checksum = zlib.crc32(array.data, checksum)
     header = json.dumps({_METADATA: {"about": about_text, "crc32": str(checksum)}, **entries}).encode()
     header += b" " * (-len(header) % _ALIGNMENT)
     file.write(len(header).to_bytes(8, "little") + header)

@@ -78,7 +78,7 @@ def _list_records(folder: Path, save: Path, class_to_idx: dict[str, int], split:
     unknown = [name for name in classes if name not in class_to_idx]
     if unknown:
         raise UserError(f"{folder}: the class {unknown[0]} is not among the {len(class_to_idx)} of the training folder")
-    records = []
+    records: list[dict] = []
     for name in tqdm(classes, desc=f"{split} classes"):
         before = len(records)
         for file in images_below(str(folder), name):

@@ -86,9 +86,9 @@ class RecordCheck:
         image_ids = [record.setdefault("image_id", name) for record, name in zip(records, file_names, strict=True)]
         if not set(map(type, image_ids)) <= {int, str}:
             return False
-        if self.given is None:
-            if not self.names.add_uniform(self.number + 1, labels, [record.get("class") for record in records]):
-                return False
+        names = [record.get("class") for record in records]
+        if self.given is None and not self.names.add_uniform(self.number + 1, labels, names):
+            return False
         self.number += len(records)
         self.largest = max(self.largest, *labels)
         return True

@@ -23,8 +23,8 @@ ENCODING = ("utf-8", "surrogatepass")
 class RecordTable(StoredRecords):
     """Records that are equal to those of the JSON that they were read from.
 
-    A column of text has two arrays: ``X`` holds the bytes of all values, and ``X_at``, int ``(values + 1,)``, where each
-    value begins. N is the number of records.
+    A column of text has two arrays: ``X`` holds the bytes of all values, and ``X_at``, int ``(values + 1,)``, their
+    offsets in it. N is the number of records.
 
     ========  =============================================================================================
     folder    int ``(N,)``: index into ``folders`` (text) of the file name's first part
@@ -77,17 +77,19 @@ class RecordTable(StoredRecords):
         return record
 
     def label_counts(self) -> Counter[int]:
+        """How many images each label has."""
         counts = np.bincount(self.columns["label"])
         return Counter({int(label): int(counts[label]) for label in np.flatnonzero(counts)})
 
     def relabelled(self, mapping: Sequence[int | None]) -> "RecordTable":
+        """The same images with new labels; all columns but one are shared."""
         table = np.array([-1 if label is None else label for label in mapping], np.int32)
         names = {new: self.names[old] for old, new in enumerate(mapping) if new is not None and old in self.names}
         return RecordTable({**self.columns, "label": table[self.columns["label"]]}, names, self.root)
 
     def _text(self, column: str, index: int) -> str:
         at = self.columns[f"{column}_at"]
-        return str(self.columns[column][at.item(index) : at.item(index + 1)], *ENCODING)
+        return self.columns[column][at.item(index) : at.item(index + 1)].tobytes().decode(*ENCODING)
 
 
 _OWN_KEYS = ("file_name", "image_id", "label", "labels", "class")
@@ -179,8 +181,8 @@ class TableBuilder:
         hashes = self._joined("hash")
         ordered = np.sort(hashes)
         repeated = ordered[1:][ordered[1:] == ordered[:-1]]
-        for index in np.flatnonzero(np.isin(hashes, repeated)) if len(repeated) else ():
-            yield int(index) + 1, table[index]["image_id"]
+        for index in np.flatnonzero(np.isin(hashes, repeated)).tolist() if len(repeated) else ():
+            yield index + 1, table[index]["image_id"]
 
     def _add_numbers(self, name: str, values: list[int]) -> None:
         self._numbers[name].append(_smallest(np.array(values, np.int64)))

@@ -5,7 +5,7 @@ import logging
 import os
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from imgcls.data.dataset import RawDataset
 from imgcls.data.readers.record_table import RecordTable
@@ -78,7 +78,9 @@ def write_cache(path: str, raw: RawDataset, state: os.stat_result) -> None:
     variable ``IMGCLS_CACHE`` names another folder in place of ``~/.cache/imgcls``; if it is empty, nothing is cached.
 
     Args:
-        path, raw, state: as for `write_index`.
+        path: the JSON file.
+        raw: its content, with a `RecordTable`.
+        state: of the JSON file when it was read.
     """
     file = _cache_path(path, state)
     if file is None:
@@ -131,8 +133,11 @@ def _write(file: Path, raw: RawDataset, key: dict[str, Any]) -> None:
     if not isinstance(table, RecordTable):
         raise TypeError(f"{file}: only a RecordTable can be stored, not {type(table).__name__}")
     about = {"version": _VERSION, **key, "named": raw.named, "multi_label": raw.multi_label, "classes": raw.classes}
-    advice = "it must be a file in a folder that you can write"
-    replace_file(str(file), lambda stream: write_table(stream, table.columns, about) and None, advice)
+
+    def write(stream: BinaryIO) -> None:
+        write_table(stream, table.columns, about)
+
+    replace_file(str(file), write, "it must be a file in a folder that you can write")
 
 
 def _read(file: Path, path: str, key: dict[str, Any]) -> RawDataset | None:
