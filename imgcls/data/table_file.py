@@ -88,7 +88,7 @@ def read_table(path: str | os.PathLike[str], verify: bool = True) -> StoredTable
         metadata = entries.pop(_METADATA)
         data = content[start:]
         checksum = int(metadata["crc32"])
-        if verify and zlib.crc32(data, _header_checksum(entries, metadata["about"])) != checksum:
+        if verify and zlib.crc32(data.data, _header_checksum(entries, metadata["about"])) != checksum:
             raise DamagedTableError("its checksum does not match its content")
         columns = {name: _column(data, **entry) for name, entry in entries.items()}
         return StoredTable(columns, json.loads(metadata["about"]), checksum)
