@@ -60,7 +60,7 @@ def test_contradicting_names_in_one_batch():
     pairs = [(0, "a"), (1, "b"), (0, "b"), (1, "a")]
     for seed in range(10):
         random.Random(seed).shuffle(pairs)
-        with pytest.raises(UserError, match="here and .* before"):
+        with pytest.raises(UserError, match=r"here and .* before"):
             check_records([{"file_name": str(i), "label": n, "class": c} for i, (n, c) in enumerate(pairs)], "x")
 
 
