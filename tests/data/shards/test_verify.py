@@ -40,11 +40,13 @@ def test_one_changed_bit_is_found_and_the_image_named(packed):
 
 def test_all_faults_are_named(packed):
     (packed / "000001.tar").unlink()
-    (packed / "000002.npy").unlink()
-    change(packed / "000003.npy", at=300)
+    (packed / "000002.index").unlink()
+    change(packed / "000003.index", at=-20)
     message = refused(packed)
-    assert "000001.tar: No such file" in message and "000002.npy: No such file" in message
-    assert "000003.npy: its SHA-256 is not that" in message and "; and " not in message[-20:]
+    assert "000001.tar: No such file" in message and "000002.index: No such file" in message
+    assert (
+        "000003.index: damaged (its checksum does not match its content)" in message and "; and " not in message[-20:]
+    )
 
 
 def test_a_cut_shard(packed):
