@@ -64,14 +64,14 @@ def load_json(path: str) -> object:
 
 def _read_records(path: str) -> tuple[RawDataset, os.stat_result, bool]:
     """The records, the state of the file when they were read, and whether it changed meanwhile."""
-    with open_text(path) as file:
-        before = os.fstat(file.fileno())
+    before = os.stat(path) if os.path.exists(path) else None
     try:
         raw = build_table(iterate_json(path), path)
     except RecursionError:
         raise _too_deep(path) from None
     after = os.stat(path)
-    return raw, after, (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
+    same = before is not None and (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+    return raw, after, not same
 
 
 def _too_deep(path: str) -> UserError:
@@ -132,7 +132,7 @@ def _batches(text: "_Text") -> Iterator[list[Any]]:
 
 
 class _Text:
-    """The part of a file that is being parsed: ``text`` from ``at`` on; the text before ``at`` is dropped later."""
+    """The part of a file that is being parsed. The next value begins at ``at``; earlier text is dropped."""
 
     def __init__(self, file: TextIO):
         self.file = file
@@ -165,10 +165,10 @@ class _Text:
                     return value
 
     def read_ahead(self) -> list[Any]:
-        """Most of the objects in this text, parsed in one call, which takes a third of the time of `value` for each.
+        """Parses most of the objects in this text in one call, which is much faster than `value` for each object.
 
-        They end where the text looks like the boundary between the first two of them. A list that ends there is valid
-        only if it is a boundary; otherwise nothing is parsed, and the position does not change.
+        They end at the last place that looks like the boundary between the first two objects. Text that was cut
+        anywhere else is not a valid list; the result is then empty, and the position does not change.
         """
         self.fresh = False
         try:
