@@ -32,6 +32,7 @@ def fresh_loggers():
 def own_surroundings(tmp_path, monkeypatch):
     """Every test has its own folder for data sets and output, and its own random numbers."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "datasets"))
+    monkeypatch.setenv("IMGCLS_CACHE", "")
     torch.manual_seed(0)
 
 

@@ -1,6 +1,6 @@
 """Lists ImageNet's images in the JSON files of ``imagenet_train`` and ``imagenet_val``, and indexes JSON files.
 
-The index is a folder beside its JSON, read in its place: training starts at once and takes a fraction of the memory.
+The index is a file beside its JSON and is read instead of it: training starts at once and takes less memory.
 
     python tools/make_imagenet_json.py --root FOLDER --save FOLDER [--index]
     python tools/make_imagenet_json.py --index FILE.json [FILE.json ...]

@@ -47,7 +47,7 @@ def test_indexes_any_json(tool, tmp_path):
     code, out, err = tool("--index", tmp_path / "my set.json", tmp_path / "b.json")
     assert (code, err) == (0, "")
     assert out.splitlines() == [str(tmp_path / "my set.index"), str(tmp_path / "b.index")]
-    assert (tmp_path / "b.index" / "meta.json").is_file()
+    assert (tmp_path / "b.index").is_file()
 
 
 def test_an_index_of_a_file_that_is_no_list_of_records(tool, tmp_path):

@@ -37,9 +37,9 @@ def test_one_shard_and_a_builtin_name(tool, tmp_path):
 def test_verify_alone(tool, source, tmp_path):
     tool(source, tmp_path / "out")
     assert tool("--verify", tmp_path / "out")[0] == 0
-    (tmp_path / "out" / "000000.npy").unlink()
+    (tmp_path / "out" / "000000.index").unlink()
     code, _, err = tool("--verify", tmp_path / "out")
-    assert code == 2 and "error: " in err and "000000.npy: No such file" in err
+    assert code == 2 and "error: " in err and "000000.index: No such file" in err
 
 
 def test_a_complete_folder_is_refused(tool, source, tmp_path):

@@ -1,4 +1,4 @@
-"""ImageNet 2012: its JSON files, and how they are made from the image folders."""
+"""ImageNet 2012: reads its JSON files, and makes them from the image folders."""
 
 import json
 import os
@@ -18,7 +18,7 @@ def read_imagenet(split: str) -> RawDataset:
     """Reads ``DETECTRON2_DATASETS/ImageNet2012/imagenet_detectron2_<split>.json``.
 
     Raises:
-        UserError: the file is missing (the message has the command that makes it) or cannot be used.
+        UserError: the file is missing (the message has the command that creates it) or invalid.
     """
     folder = datasets_root() / "ImageNet2012"
     path = folder / _json_name(split)
@@ -32,18 +32,19 @@ def read_imagenet(split: str) -> RawDataset:
 
 
 def make_imagenet_json(root: Path, save: Path, index: bool = False) -> list[Path]:
-    """Lists the images below ``root`` in ``save/imagenet_detectron2_{train,val}.json``; returns what it wrote.
+    """Lists the images below ``root`` in ``save/imagenet_detectron2_{train,val}.json``; returns the written files.
 
-    The third file is ``class_to_idx.json``: the training folders, sorted. They number the classes of both
-    splits. ``file_name`` is relative to ``save``. The same images always give the same bytes.
+    A third file, ``class_to_idx.json``, maps the names of the training folders to labels, in sorted order. Both splits
+    use these labels. Each ``file_name`` is relative to ``save``. The same images always give the same bytes.
 
     Args:
-        root: has ``ILSVRC2012_img_train`` and ``ILSVRC2012_img_val``, or ``train`` and ``val``.
-        save: made if it is missing.
-        index: also writes the index of both splits (`index_json`).
+        root: a folder with ``ILSVRC2012_img_train`` and ``ILSVRC2012_img_val``, or ``train`` and ``val``.
+        save: created if it does not exist.
+        index: also write the index of both splits (`index_json`).
 
     Raises:
-        UserError: a split or its images are missing, val has a class that train lacks, ``save`` cannot be written.
+        UserError: a split or its images are missing, ``val`` has a class that ``train`` does not have, or ``save``
+            cannot be written.
     """
     folders = {split: _split_folder(root, split) for split in ("train", "val")}
     class_to_idx = {name: i for i, name in enumerate(class_folders(str(folders["train"])))}
@@ -72,13 +73,13 @@ def _split_folder(root: Path, split: str) -> Path:
 
 
 def _list_records(folder: Path, save: Path, class_to_idx: dict[str, int], split: str) -> list[dict]:
-    # Both sides resolved: ".." after a linked folder leads elsewhere than its text says.
+    # Both are resolved because ".." after a symbolic link does not lead to the folder that contains the link.
     prefix = os.path.relpath(folder.resolve(), save.resolve())
     classes = class_folders(str(folder))
     unknown = [name for name in classes if name not in class_to_idx]
     if unknown:
         raise UserError(f"{folder}: the class {unknown[0]} is not among the {len(class_to_idx)} of the training folder")
-    records = []
+    records: list[dict] = []
     for name in tqdm(classes, desc=f"{split} classes"):
         before = len(records)
         for file in images_below(str(folder), name):

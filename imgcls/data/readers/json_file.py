@@ -1,4 +1,4 @@
-"""``json:PATH``: a list of records, and the index that spares reading it."""
+"""``json:PATH``: a list of records in a JSON file, or its index or cached columns if they are up to date."""
 
 import json
 import os
@@ -10,40 +10,46 @@ from typing import Any, TextIO
 from imgcls.data.dataset import RawDataset
 from imgcls.data.readers.record_check import check_records
 from imgcls.data.readers.record_table import build_table
-from imgcls.data.readers.table_index import read_index, write_index
+from imgcls.data.readers.table_index import read_cache, read_index, write_cache, write_index
 from imgcls.disk import open_text, read_text
 from imgcls.errors import UserError
 
 
 def read_json(path: str) -> RawDataset:
-    """Reads ``[{"file_name": ..., "label": 3, "class": "cat"}, ...]``, or its index where that is newer.
+    """Reads ``[{"file_name": ..., "label": 3, "class": "cat"}, ...]``.
 
-    ``file_name`` is relative to the JSON's folder, or absolute. ``"labels": [0, 3]`` makes the set
-    multi-label. ``"class"`` (a name, or one name for each of ``"labels"``) is optional, and so is
-    ``"image_id"``, which is else the ``file_name``; other keys stay.
+    ``file_name`` is relative to the JSON's folder, or absolute. ``"labels": [0, 3]`` makes the set multi-label.
+    ``"class"`` (a name, or one name for each of ``"labels"``) is optional, and so is ``"image_id"``, which defaults to
+    the ``file_name``. Other keys are kept.
+
+    An index beside the file is read instead if it is up to date (`index_json`). The columns of a large file are cached
+    after the first reading (`write_cache`).
 
     Raises:
-        UserError: names the file and the record that cannot be used.
+        UserError: names the file and the invalid record.
     """
-    return read_index(path) or _read_records(path)
+    raw = read_index(path) or read_cache(path)
+    if raw is None:
+        raw, state, changed = _read_records(path)
+        if not changed:
+            write_cache(path, raw, state)
+    return raw
 
 
 def index_json(path: str) -> Path:
-    """Checks a JSON file of records and writes its index beside it; returns the index's folder.
+    """Checks a JSON file of records and writes its index beside it; returns the path of the index.
 
     Raises:
-        UserError: the JSON cannot be used or changes meanwhile, or the folder cannot be written.
+        UserError: the JSON is invalid or changes during the reading, or the index cannot be written.
     """
-    before = os.stat(path) if os.path.isfile(path) else None
-    raw = _read_records(path)
-    after = os.stat(path)
-    if before is None or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+    raw, state, changed = _read_records(path)
+    if changed:
         raise UserError(f"{path}: changed while it was read; run this again when nothing writes it")
-    return write_index(path, raw, after.st_size)
+    return write_index(path, raw, state)
 
 
 def load_json(path: str) -> object:
-    """Whatever a JSON file holds.
+    """The content of a JSON file.
 
     Raises:
         UserError: the file is missing or not JSON.
@@ -56,73 +62,89 @@ def load_json(path: str) -> object:
         raise _too_deep(path) from None
 
 
-def _read_records(path: str) -> RawDataset:
+def _read_records(path: str) -> tuple[RawDataset, os.stat_result, bool]:
+    """The records, the state of the file when they were read, and whether it changed meanwhile."""
+    before = os.stat(path) if os.path.exists(path) else None
     try:
-        return build_table(iterate_json(path), path)
+        raw = build_table(iterate_json(path), path)
     except RecursionError:
         raise _too_deep(path) from None
+    after = os.stat(path)
+    same = before is not None and (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+    return raw, after, not same
 
 
 def _too_deep(path: str) -> UserError:
     return UserError(f"{path}: nested too deep for a list of records")
 
 
-_CHUNK = 1 << 20  # characters
+_CHUNK = 1 << 18  # characters
 _SPACE = re.compile(r"[ \t\n\r]*")
+# From the end of one object to the first key of the next.
+_BOUNDARY = re.compile(r'\}[ \t\n\r]*,[ \t\n\r]*\{[ \t\n\r]*"[^"\\]*"')
 _DECODER = json.JSONDecoder()
 
 
-def iterate_json(path: str) -> Iterator[Any]:
-    """The items of the list in a JSON file.
+def iterate_json(path: str) -> Iterator[list[Any]]:
+    """The items of the list in a JSON file, in batches.
 
     Raises:
-        UserError: the file is missing, not JSON, or holds something else than a list. Items before the fault
-            are handed out before it is found.
+        UserError: the file is missing, not JSON, or does not hold a list. The items before an error are yielded before
+            it is raised.
         RecursionError: an item is nested too deep.
     """
     with open_text(path) as file:
         text = _Text(file)
         try:
             if text.next_character() == "[":
-                yield from _items(text)
+                yield from _batches(text)
             else:
-                check_records(text.value(), path)  # says what it is instead of a list
+                check_records(text.value(), path)  # raises: this is not a list
         except json.JSONDecodeError as error:
             whole = json.JSONDecodeError(error.msg, read_text(path), text.dropped + error.pos)  # counts the lines
             raise UserError(f"{path}: not valid JSON ({whole})") from None
 
 
-def _items(text: "_Text") -> Iterator[Any]:
+def _batches(text: "_Text") -> Iterator[list[Any]]:
     text.at += 1
-    if text.next_character() == "]":
-        text.at += 1
-    else:
-        while True:
-            yield text.value()
+    items: list[Any] = []
+    try:
+        more = text.next_character() != "]"
+        while more:
+            items.append(text.value())
             delimiter = text.next_character()
             if delimiter not in (",", "]"):
                 raise json.JSONDecodeError("Expecting ',' delimiter", text.text, text.at)
-            text.at += 1
-            if delimiter == "]":
-                break
-            text.next_character()
-    if text.next_character():
-        raise json.JSONDecodeError("Extra data", text.text, text.at)
+            more = delimiter == ","
+            if more:
+                text.at += 1
+                text.next_character()
+                if text.fresh:
+                    yield items
+                    items = text.read_ahead()
+        text.at += 1
+        if text.next_character():
+            raise json.JSONDecodeError("Extra data", text.text, text.at)
+    except (ValueError, RecursionError):  # a record before this error may be invalid, which is reported first
+        yield items
+        raise
+    yield items
 
 
 class _Text:
-    """The part of a file that is being parsed: what lies before ``at`` is dropped when more is read."""
+    """The part of a file that is being parsed. The next value begins at ``at``; earlier text is dropped."""
 
     def __init__(self, file: TextIO):
         self.file = file
         self.text = ""
         self.at = 0
         self.dropped = 0
+        self.fresh = False  # whether `read_ahead` has not yet seen this text
 
     def next_character(self) -> str:
         """Skips white space; empty at the end of the file."""
         while True:
-            self.at = _SPACE.match(self.text, self.at).end()
+            self.at = _end(_SPACE, self.text, self.at)
             if self.at < len(self.text):
                 return self.text[self.at]
             if not self._read_more():
@@ -137,15 +159,39 @@ class _Text:
                 if not self._read_more():
                     raise
             else:
-                # A number at the end may go on. (One that is cut after its point is no record either way.)
+                # A number at the end of the text may be incomplete.
                 if end < len(self.text) or not self._read_more():
                     self.at = end
                     return value
 
+    def read_ahead(self) -> list[Any]:
+        """Parses most of the objects in this text in one call, which is much faster than `value` for each object.
+
+        They end at the last place that looks like the boundary between the first two objects. Text that was cut
+        anywhere else is not a valid list; the result is then empty, and the position does not change.
+        """
+        self.fresh = False
+        try:
+            end = _DECODER.raw_decode(self.text, self.at)[1]
+            boundary = _BOUNDARY.match(self.text, end - 1)
+            if boundary is None:
+                return []
+            last = self.text.rfind(boundary[0], end - 1)
+            items = json.loads(f"[{self.text[self.at : last + 1]}]")
+        except (json.JSONDecodeError, RecursionError):
+            return []
+        self.at = last + boundary[0].index("{")
+        return items
+
     def _read_more(self) -> bool:
-        # At least as much as there is: a value of any length is tried a few times only.
+        # Doubling the text limits how often a long value is parsed.
         read = self.file.read(max(_CHUNK, len(self.text) - self.at))
         if read:
             self.dropped += self.at
-            self.text, self.at = self.text[self.at :] + read, 0
+            self.text, self.at, self.fresh = self.text[self.at :] + read, 0, True
         return bool(read)
+
+
+def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
+    match = pattern.match(text, at)
+    return at if match is None else match.end()

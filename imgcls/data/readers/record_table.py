@@ -1,9 +1,8 @@
-"""Records in columns: millions of them in a few numpy arrays, which loader workers share."""
+"""Records in columns: a few numpy arrays hold millions of records, and loader workers share them."""
 
 import json
 import os
-from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os.path import join
@@ -17,29 +16,30 @@ from imgcls.data.readers.record_check import RecordCheck
 
 # Bits of the column "flags".
 ID_IS_NUMBER, ID_IS_FILE_NAME, HAS_CLASS = 1, 2, 4
-# How text becomes bytes: names of files that are not UTF-8 reach JSON as lone surrogates.
+# File names that are not UTF-8 appear in JSON as lone surrogates.
 ENCODING = ("utf-8", "surrogatepass")
 
 
 class RecordTable(StoredRecords):
-    """Records that look exactly like those of the JSON that they were read from.
+    """Records that are equal to those of the JSON that they were read from.
 
-    Columns of text are bytes, ``X``, and where each value begins, ``X_at``: int ``(values + 1,)``. N is the number
-    of records.
+    A column of text has two arrays: ``X`` holds the bytes of all values, and ``X_at``, int ``(values + 1,)``, their
+    offsets in it. N is the number of records.
 
     ========  =============================================================================================
-    folder    int ``(N,)``: which of ``folders`` (text) the file name begins with
+    folder    int ``(N,)``: index into ``folders`` (text) of the file name's first part
     file      text: the rest of the file name
-    flags     uint8 ``(N,)``: where the image id is, and whether the record has ``"class"``
-    id        int ``(N,)``: the image id, where it is a number
-    label     int ``(N,)``; of a multi-label set the labels of all records in a row, and ``label_at``: ``(N + 1,)``
-    other     text: whatever else the record has, as JSON, or nothing; absent where no record has more
+    flags     uint8 ``(N,)``: where the image id is stored, and whether the record has ``"class"``
+    id        int ``(N,)``: the image id if it is a number, else 0
+    label     int ``(N,)``; in a multi-label set, the labels of all records one after another, and ``label_at``
+              int ``(N + 1,)``
+    other     text: the record's other keys as JSON, or nothing; missing if no record has other keys
     ========  =============================================================================================
 
     Args:
-        columns: the arrays by name; integers may be of any signed type.
-        names: class name by label, for the records that have ``"class"``.
-        root: what file names are relative to.
+        columns: the arrays by name; integers may have any signed type.
+        names: class name by label, for the records with ``"class"``.
+        root: the folder that file names are relative to.
     """
 
     def __init__(self, columns: Mapping[str, NDArray], names: Mapping[int, str], root: str):
@@ -52,7 +52,7 @@ class RecordTable(StoredRecords):
         return len(self.columns["flags"])
 
     def __getitem__(self, index: int | slice) -> Any:
-        """The record at ``index``, a new dict each time; a list of them for a slice."""
+        """The record at ``index`` as a new dict, or a list of records for a slice."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = range(len(self))[index]
@@ -77,128 +77,158 @@ class RecordTable(StoredRecords):
         return record
 
     def label_counts(self) -> Counter[int]:
+        """How many images each label has."""
         counts = np.bincount(self.columns["label"])
         return Counter({int(label): int(counts[label]) for label in np.flatnonzero(counts)})
 
     def relabelled(self, mapping: Sequence[int | None]) -> "RecordTable":
+        """The same images with new labels; all columns but one are shared."""
         table = np.array([-1 if label is None else label for label in mapping], np.int32)
         names = {new: self.names[old] for old, new in enumerate(mapping) if new is not None and old in self.names}
         return RecordTable({**self.columns, "label": table[self.columns["label"]]}, names, self.root)
 
     def _text(self, column: str, index: int) -> str:
         at = self.columns[f"{column}_at"]
-        return str(self.columns[column][at.item(index) : at.item(index + 1)], *ENCODING)
+        return self.columns[column][at.item(index) : at.item(index + 1)].tobytes().decode(*ENCODING)
 
 
-_OWN_COLUMNS = ("file_name", "image_id", "label", "labels", "class")
+_OWN_KEYS = ("file_name", "image_id", "label", "labels", "class")
 _INT64 = range(-(2**63), 2**63)
 
 
-def build_table(records: Iterable[Any], source: str) -> RawDataset:
-    """Checks records as `check_records` does and stores them; none is kept as a dict.
+def build_table(batches: Iterable[list[Any]], source: str) -> RawDataset:
+    """Checks records as `check_records` does and stores them in columns; only one batch at a time is kept as dicts.
 
     Args:
-        records: as parsed from JSON.
-        source: the file that they come from: begins every message, and file names are relative to its folder.
+        batches: lists of records as parsed from JSON.
+        source: the file that they come from; it starts every message, and file names are relative to its folder.
 
     Raises:
-        UserError: names the first record that cannot be used, or two with the same image id.
+        UserError: names the first invalid record, or two records with the same image id.
     """
     check = RecordCheck(source)
-    columns = _GrowingTable()
-    for record in records:
-        check(record)
-        columns.add(record)
+    builder = TableBuilder()
+    for records in batches:
+        check.add(records)
+        builder.add(records)
     raw = check.raw_dataset([])
     names = dict(enumerate(raw.classes)) if raw.named else {}
-    table = RecordTable(columns.arrays(raw.multi_label), names, os.path.dirname(source))
-    check_unique_ids(source, columns.suspects(table))
+    table = RecordTable(builder.columns(), names, os.path.dirname(source))
+    check_unique_ids(source, builder.suspects(table))
     return replace(raw, records=table)
 
 
-class _GrowingTable:
-    """The columns of `RecordTable` as they grow."""
+class TableBuilder:
+    """The columns of a `RecordTable`, to which records are added in batches."""
 
-    def __init__(self):
-        self.folders: dict[str, int] = {}
-        self.folder, self.id, self.label, self.label_at = array("q"), array("q"), array("q"), array("q", [0])
-        self.file, self.other, self.flags = _TextColumn(), _TextColumn(), bytearray()
-        self.hashes = array("q")  # of the image ids
+    def __init__(self) -> None:
+        self._folders: dict[str, int] = {}
+        self._numbers: defaultdict[str, list[NDArray]] = defaultdict(list)
+        self._texts: defaultdict[str, bytearray] = defaultdict(bytearray)
+        self._multi_label = False
 
-    def add(self, record: dict[str, Any]) -> None:
-        """Appends a checked record."""
-        file_name, image_id = record["file_name"], record["image_id"]
-        head, slash, tail = file_name.rpartition("/")
-        self.folder.append(self.folders.setdefault(head + slash, len(self.folders)))
-        self.file.append(tail)
-        if image_id == file_name:
-            flags, number = ID_IS_FILE_NAME, 0
-        elif type(image_id) is int and image_id in _INT64:
-            flags, number = ID_IS_NUMBER, image_id
+    def add(self, records: Sequence[dict[str, Any]]) -> None:
+        """Appends checked records, which are all single-label or all multi-label."""
+        if not records:
+            return
+        file_names = [record["file_name"] for record in records]
+        image_ids = [record["image_id"] for record in records]
+        ends = [name.rfind("/") + 1 for name in file_names]
+        folders = [name[:end] for name, end in zip(file_names, ends, strict=True)]
+        for folder in dict.fromkeys(folders):
+            self._folders.setdefault(folder, len(self._folders))
+        self._add_numbers("folder", [self._folders[folder] for folder in folders])
+        self._add_texts("file", [name[end:] for name, end in zip(file_names, ends, strict=True)])
+        flags = _id_flags(file_names, image_ids)
+        self._add_numbers("hash", list(map(hash, image_ids)))
+        if set(flags) != {ID_IS_NUMBER}:
+            image_ids = [i if flag == ID_IS_NUMBER else 0 for i, flag in zip(image_ids, flags, strict=True)]
+        self._add_numbers("id", image_ids)
+        if "labels" in records[0]:
+            self._multi_label = True
+            labels = [record["labels"] for record in records]
+            self._add_numbers("label", [label for several in labels for label in several])
+            self._add_numbers("labels", list(map(len, labels)))
         else:
-            flags, number = 0, 0
-        self.id.append(number)
-        self.hashes.append(hash(image_id))
-        if "labels" in record:
-            self.label.extend(record["labels"])
-            self.label_at.append(len(self.label))
+            self._add_numbers("label", [record["label"] for record in records])
+        named = [record.get("class") is not None for record in records]
+        if any(named):
+            flags = [flag | HAS_CLASS if has else flag for flag, has in zip(flags, named, strict=True)]
+        self._add_numbers("flags", flags)
+        if {_USUAL_KEYS.get(flag) for flag in set(flags)} == set(map(len, records)):
+            others = [""] * len(records)
         else:
-            self.label.append(record["label"])
-        if record.get("class") is not None:
-            flags |= HAS_CLASS
-        self.flags.append(flags)
-        if len(record) > 3 + (flags >= HAS_CLASS) or not flags & (ID_IS_FILE_NAME | ID_IS_NUMBER):
-            other = {key: value for key, value in record.items() if key not in _OWN_COLUMNS}
-            if not flags & HAS_CLASS and "class" in record:
-                other["class"] = None
-            if not flags & (ID_IS_FILE_NAME | ID_IS_NUMBER):
-                other["image_id"] = image_id
-            self.other.append(json.dumps(other, ensure_ascii=False, separators=(",", ":")))
-        else:
-            self.other.append("")
+            others = [_other(record, flag) for record, flag in zip(records, flags, strict=True)]
+        self._add_texts("other", others)
 
-    def arrays(self, multi_label: bool) -> dict[str, NDArray]:
-        folders = _TextColumn()
-        for folder in self.folders:
-            folders.append(folder)
-        columns = {
-            "folder": _smallest(self.folder),
-            **folders.arrays("folders"),
-            **self.file.arrays("file"),
-            "flags": np.frombuffer(self.flags, np.uint8),
-            "id": _smallest(self.id),
-            "label": _smallest(self.label),
-        }
-        if multi_label:
-            columns["label_at"] = _smallest(self.label_at)
-        if self.other.bytes:
-            columns.update(self.other.arrays("other"))
+    def columns(self) -> dict[str, NDArray]:
+        """The columns of all records added so far."""
+        columns = {"flags": self._joined("flags").astype(np.uint8)}
+        columns |= {name: self._joined(name) for name in ("folder", "id", "label")}
+        if self._multi_label:
+            columns["label_at"] = _starts(self._joined("labels"))
+        for name in ("file", "other"):
+            if name == "file" or self._texts[name]:
+                columns[name] = np.frombuffer(self._texts[name], np.uint8)
+                columns[f"{name}_at"] = _starts(self._joined(name))
+        encoded = [folder.encode(*ENCODING) for folder in self._folders]
+        columns["folders"] = np.frombuffer(b"".join(encoded), np.uint8)
+        columns["folders_at"] = _starts(np.array(list(map(len, encoded)), np.int64))
         return columns
 
     def suspects(self, table: RecordTable) -> Iterator[tuple[int, int | str]]:
-        """Number and image id of the records whose id may come twice: equal ids have equal hashes."""
-        hashes = np.frombuffer(self.hashes, np.int64)
-        values, counts = np.unique(hashes, return_counts=True)
-        for index in np.flatnonzero(np.isin(hashes, values[counts > 1])) if len(values) < len(hashes) else ():
-            yield int(index) + 1, table[index]["image_id"]
+        """The records whose image id may occur twice, as number and id; equal ids have equal hashes."""
+        hashes = self._joined("hash")
+        ordered = np.sort(hashes)
+        repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+        for index in np.flatnonzero(np.isin(hashes, repeated)).tolist() if len(repeated) else ():
+            yield index + 1, table[index]["image_id"]
+
+    def _add_numbers(self, name: str, values: list[int]) -> None:
+        self._numbers[name].append(_smallest(np.array(values, np.int64)))
+
+    def _add_texts(self, name: str, texts: list[str]) -> None:
+        joined = "".join(texts)
+        encoded = joined.encode(*ENCODING)
+        same = len(encoded) == len(joined)  # ASCII only
+        self._add_numbers(name, [len(text if same else text.encode(*ENCODING)) for text in texts])
+        self._texts[name] += encoded
+
+    def _joined(self, name: str) -> NDArray:
+        return np.concatenate(self._numbers[name] or [np.empty(0, np.int8)])
 
 
-class _TextColumn:
-    def __init__(self):
-        self.bytes = bytearray()
-        self.at = array("q", [0])
-
-    def append(self, text: str) -> None:
-        self.bytes += text.encode(*ENCODING)
-        self.at.append(len(self.bytes))
-
-    def arrays(self, name: str) -> dict[str, NDArray]:
-        return {name: np.frombuffer(self.bytes, np.uint8), f"{name}_at": _smallest(self.at)}
+# Number of keys of a record that has nothing for the column "other", by its flags.
+_USUAL_KEYS = {ID_IS_FILE_NAME: 3, ID_IS_NUMBER: 3, ID_IS_FILE_NAME | HAS_CLASS: 4, ID_IS_NUMBER | HAS_CLASS: 4}
 
 
-def _smallest(values: array) -> NDArray:
-    """The values in the smallest signed type that holds them all."""
-    numbers = np.frombuffer(values, np.int64) if values else np.empty(0, np.int64)
-    low, high = (int(numbers.min()), int(numbers.max())) if values else (0, 0)
+def _id_flags(file_names: list[str], image_ids: list[Any]) -> list[int]:
+    if set(map(type, image_ids)) == {int} and min(image_ids) in _INT64 and max(image_ids) in _INT64:
+        return [ID_IS_NUMBER] * len(image_ids)
+    return [
+        ID_IS_NUMBER if type(image_id) is int and image_id in _INT64 else ID_IS_FILE_NAME if image_id == name else 0
+        for name, image_id in zip(file_names, image_ids, strict=True)
+    ]
+
+
+def _other(record: dict[str, Any], flags: int) -> str:
+    if len(record) == _USUAL_KEYS.get(flags):
+        return ""
+    other = {key: value for key, value in record.items() if key not in _OWN_KEYS}
+    if not flags & HAS_CLASS and "class" in record:
+        other["class"] = None
+    if not flags & (ID_IS_FILE_NAME | ID_IS_NUMBER):
+        other["image_id"] = record["image_id"]
+    return json.dumps(other, ensure_ascii=False, separators=(",", ":"))
+
+
+def _starts(sizes: NDArray) -> NDArray:
+    """Where each of several values begins, and where the last one ends."""
+    return _smallest(np.concatenate(([0], np.cumsum(sizes, dtype=np.int64))))
+
+
+def _smallest(values: NDArray[np.int64]) -> NDArray:
+    """The values in the smallest signed type that can hold them all."""
+    low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
     kinds = (np.int8, np.int16, np.int32, np.int64)
-    return numbers.astype(next(kind for kind in kinds if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max))
+    return values.astype(next(kind for kind in kinds if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max))

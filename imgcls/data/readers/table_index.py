@@ -1,118 +1,150 @@
-"""The index of a JSON of records: its table as plain ``.npy`` files, which are mapped into memory instead of read."""
+"""The columns of a JSON of records, kept in a file: as an index beside the JSON, or in the user's cache folder."""
 
-import json
+import hashlib
 import logging
 import os
 import shlex
-import zlib
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, BinaryIO
 
 from imgcls.data.dataset import RawDataset
 from imgcls.data.readers.record_table import RecordTable
-from imgcls.disk import write_folder
+from imgcls.data.table_file import DamagedTableError, read_table, write_table
+from imgcls.disk import replace_file
 from imgcls.errors import UserError
 
 _logger = logging.getLogger(__name__)
 
-_VERSION = 1
-_META = "meta.json"
+_VERSION = 2
+CACHE_VARIABLE = "IMGCLS_CACHE"
+# A smaller JSON is read in less than two seconds.
+_MIN_CACHED_BYTES = 16 * 2**20
 
 
-def index_folder(path: str) -> Path:
-    """Where the index of a JSON file is: ``<name>.index`` beside ``<name>.json``."""
+def index_path(path: str) -> Path:
+    """The index of a JSON file: ``<name>.index`` beside ``<name>.json``."""
     return Path(path.removesuffix(".json") + ".index")
 
 
-def write_index(path: str, raw: RawDataset, size: int) -> Path:
-    """Writes the folder of the index, in place of an older one, and returns it.
+def write_index(path: str, raw: RawDataset, state: os.stat_result) -> Path:
+    """Writes the index, replaces an older one, and returns its path.
 
     Args:
         path: the JSON file.
-        raw: what was read from it, with a `RecordTable`.
-        size: of the JSON file in bytes when it was read.
+        raw: its content, with a `RecordTable`.
+        state: of the JSON file when it was read.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the file cannot be written.
     """
-    table = raw.records
-    if not isinstance(table, RecordTable):
-        raise TypeError(f"{path}: only a RecordTable has an index, not {type(table).__name__}")
-
-    def write(folder: Path) -> None:
-        for name, column in table.columns.items():
-            np.save(folder / f"{name}.npy", column, allow_pickle=False)
-        meta = {
-            "version": _VERSION,
-            "json_size": size,
-            "records": len(table),
-            "multi_label": raw.multi_label,
-            "named": raw.named,
-            "checksums": {name: _checksum(column) for name, column in table.columns.items()},
-            "classes": raw.classes,
-        }
-        (folder / _META).write_text(json.dumps(meta), encoding="utf-8")
-
-    folder = index_folder(path)
-    write_folder(folder, write, "the index lies beside its JSON: put that where you can write", replace=True)
-    return folder
+    file = index_path(path)
+    _write(file, raw, {"json_size": state.st_size})
+    return file
 
 
 def read_index(path: str) -> RawDataset | None:
-    """The records of a JSON file from its index, or None where there is no index that is as new as the JSON.
+    """The records of a JSON file from its index, or None if there is no index or it is older than the JSON.
 
-    Records are not checked again: that was done when the index was made, and checksums say that it is as it was.
+    The records are not checked again: this was done before they were written, and a checksum protects them since.
 
     Raises:
-        UserError: the index is damaged, or of another version.
+        UserError: the index is damaged.
     """
-    folder = index_folder(path)
-    if not folder.is_dir() or not os.path.isfile(path):
+    file = index_path(path)
+    if not file.exists() or not os.path.isfile(path):
         return None
-    renew = f"python tools/make_imagenet_json.py --index {shlex.quote(path)}"
+    command = f"python tools/make_imagenet_json.py --index {shlex.quote(path)}"
+    if file.is_dir():
+        _logger.warning("%s: from an older version and not used; delete it and create it again: %s", file, command)
+        return None
+    json_state = os.stat(path)
     try:
-        raw = _raw_dataset(path, folder)
-    # What was cut off, edited or made by something else fails in ways that nobody can foresee.
-    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(
-            f"{folder}: cannot be used ({reason}); delete the folder, or make it anew with: {renew}"
-        ) from None
+        raw = None
+        if file.stat().st_mtime_ns >= json_state.st_mtime_ns:
+            raw = _read(file, path, {"json_size": json_state.st_size})
+    except (OSError, DamagedTableError) as error:
+        raise UserError(f"{file}: unusable ({error}); delete it, or create it again: {command}") from None
     if raw is None:
-        _logger.warning("%s: older than its JSON and not used; make it anew with: %s", folder, renew)
+        _logger.warning("%s: not up to date with its JSON and not used; create it again: %s", file, command)
     else:
-        _logger.info("%s: %d records from the index %s", path, len(raw.records), folder)
+        _logger.info("%s: %d records from the index %s", path, len(raw.records), file)
     return raw
 
 
-def _raw_dataset(path: str, folder: Path) -> RawDataset | None:
-    json_file, meta_file = os.stat(path), folder / _META
-    if meta_file.stat().st_mtime_ns < json_file.st_mtime_ns:
+def write_cache(path: str, raw: RawDataset, state: os.stat_result) -> None:
+    """Caches the content of a JSON file of at least 16 MiB; a failure is only logged.
+
+    The file is ``imgcls/json/<hash of the JSON's path>`` below ``$XDG_CACHE_HOME`` or ``~/.cache``. The environment
+    variable ``IMGCLS_CACHE`` names another folder in place of ``~/.cache/imgcls``; if it is empty, nothing is cached.
+
+    Args:
+        path: the JSON file.
+        raw: its content, with a `RecordTable`.
+        state: of the JSON file when it was read.
+    """
+    file = _cache_path(path, state)
+    if file is None:
+        return
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _write(file, raw, _cache_key(path, state))
+    except (OSError, UserError) as error:
+        _logger.info("%s: not cached for the next reading (%s)", path, error)
+    else:
+        _logger.info("%s: cached in %s for the next reading", path, file)
+
+
+def read_cache(path: str) -> RawDataset | None:
+    """The content of a JSON file from the cache, or None if it is not there, damaged, or not up to date."""
+    try:
+        state = os.stat(path)
+        file = _cache_path(path, state)
+        raw = None if file is None else _read(file, path, _cache_key(path, state))
+    except (OSError, DamagedTableError) as error:
+        _logger.debug("%s: not read from the cache (%s)", path, error)
         return None
-    meta = json.loads(meta_file.read_text(encoding="utf-8"))
-    if meta["version"] != _VERSION:
-        raise ValueError(f"version {meta['version']}, but this package reads version {_VERSION}")
-    if meta["json_size"] != json_file.st_size:
+    if raw is not None:
+        _logger.info("%s: %d records from the cache %s", path, len(raw.records), file)
+    return raw
+
+
+def _cache_path(path: str, state: os.stat_result) -> Path | None:
+    folder = os.environ.get(CACHE_VARIABLE)
+    if folder is None:
+        folder = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "imgcls")
+    folder = os.path.expanduser(folder)
+    # Without a home folder, the tilde is still there.
+    if not folder or folder.startswith("~") or state.st_size < _MIN_CACHED_BYTES:
         return None
-    columns = {name: _column(folder / f"{name}.npy", checksum) for name, checksum in meta["checksums"].items()}
-    names = dict(enumerate(meta["classes"])) if meta["named"] else {}
+    return Path(folder, "json", hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:32])
+
+
+def _cache_key(path: str, state: os.stat_result) -> dict[str, Any]:
+    # JSON text cannot hold every path as it is, but the path in ASCII.
+    return {
+        "json_path": ascii(os.path.realpath(path)),
+        "json_size": state.st_size,
+        "json_mtime_ns": state.st_mtime_ns,
+    }
+
+
+def _write(file: Path, raw: RawDataset, key: dict[str, Any]) -> None:
+    table = raw.records
+    if not isinstance(table, RecordTable):
+        raise TypeError(f"{file}: only a RecordTable can be stored, not {type(table).__name__}")
+    about = {"version": _VERSION, **key, "named": raw.named, "multi_label": raw.multi_label, "classes": raw.classes}
+
+    def write(stream: BinaryIO) -> None:
+        write_table(stream, table.columns, about)
+
+    replace_file(str(file), write, "it must be a file in a folder that you can write")
+
+
+def _read(file: Path, path: str, key: dict[str, Any]) -> RawDataset | None:
+    """The stored content of the JSON file ``path``, or None if it was stored under another key or version."""
+    columns, about, _ = read_table(file)
+    if any(about.get(name) != value for name, value in {"version": _VERSION, **key}.items()):
+        return None
+    names = dict(enumerate(about["classes"])) if about["named"] else {}
     table = RecordTable(columns, names, os.path.dirname(path))
-    if len(table) != meta["records"]:
-        raise ValueError(f"{len(table)} records, but {meta['records']} in {_META}")
-    return RawDataset(table, meta["classes"], meta["named"], meta["multi_label"], path)
-
-
-def _column(file: Path, checksum: int) -> NDArray:
-    # A plain view of the mapping: subclasses of arrays are slow to index.
-    column = np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
-    # This reads every page once, so that workers share them with this process from the start.
-    if _checksum(column) != checksum:
-        raise ValueError(f"{file.name} is not what was written")
-    return column
-
-
-def _checksum(column: NDArray) -> int:
-    kind = f"{column.dtype.str} {column.shape}".encode()
-    return zlib.crc32(np.ascontiguousarray(column), zlib.crc32(kind))
+    return RawDataset(table, about["classes"], about["named"], about["multi_label"], path)

@@ -1,25 +1,30 @@
-"""What a folder of shards holds: ``index.json``, and for every ``000000.tar`` its table ``000000.npy``.
+"""The files of packed data: ``index.json``, and for every shard ``000000.tar`` its table ``000000.index``.
 
-The tar file is a WebDataset shard for every tool: ``KEY.jpg`` or ``KEY.png``, ``KEY.cls`` (one label) and ``KEY.json``.
-The table says where each image lies, so that one read of the shard gets any of them, and with which label.
+Each tar file is a WebDataset shard for any tool: ``KEY.jpg`` or ``KEY.png``, ``KEY.cls`` (one label) and ``KEY.json``.
+The table has the records of the shard in the same columns as the index of a JSON file (`RecordTable`), and the offset,
+size and CRC-32 of each image, so that one read of the shard gets any image.
 """
 
 import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imgcls.data.readers.record_table import RecordTable, TableBuilder
+from imgcls.data.table_file import DamagedTableError, read_table
 from imgcls.errors import UserError, UserFileNotFoundError
 
-FORMAT = "imgcls shards 1"
+FORMAT = "imgcls shards 2"
+# Tables of version 1 are structured .npy files.
+_FORMATS = ("imgcls shards 1", FORMAT)
 INDEX = "index.json"
-# The columns of a table; a label column is between them.
-_PLACE = [("offset", "<i8"), ("size", "<i4"), ("crc32", "<u4")]
+# The columns that a shard has in addition to those of a RecordTable.
+_SLICE = {"offset": np.int64, "size": np.int32, "crc32": np.uint32}
 _SHARD_NAME = re.compile(r"\d{6,}\.tar")
 _KINDS = {
     "classes": list, "named": bool, "multi_label": bool, "samples": int, "label_counts": dict, "shards": list
@@ -32,29 +37,51 @@ def shard_name(number: int) -> str:
 
 
 def sample_key(shard: str, row: int) -> str:
-    """The name of a sample in its shard, different from all others of the set."""
+    """The name of a sample in its shard, unique in the whole set."""
     return f"{shard.removesuffix('.tar')}-{row:06d}"
 
 
-def table_path(shard_path: str) -> str:
-    """The table that lies beside a shard."""
-    return shard_path.removesuffix(".tar") + ".npy"
-
-
-def table_type(multi_label: bool, most_labels: int, id_bytes: int) -> np.dtype:
-    """The columns of a table, one row a sample.
+def table_path(shard_path: str, entry: Mapping[str, Any] | None = None) -> str:
+    """The path of a shard's table.
 
     Args:
-        multi_label: whether there is ``"labels"`` or ``"label"``.
-        most_labels: of one image; rows with fewer are filled up with -1.
-        id_bytes: of the longest image id, which is stored as JSON to keep ints and strings apart.
+        shard_path: the tar file.
+        entry: the shard's entry in the index, if it may be of format version 1.
     """
-    label = ("labels", "<i4", (max(most_labels, 1),)) if multi_label else ("label", "<i4")
-    return np.dtype([*_PLACE, label, ("image_id", f"S{max(id_bytes, 1)}"), ("extension", "S4")])
+    version_1 = entry is not None and "table_sha256" in entry
+    return shard_path.removesuffix(".tar") + (".npy" if version_1 else ".index")
+
+
+def table_columns(
+    shard: str, samples: Sequence[Mapping[str, Any]], extensions: Iterable[str], slices: Iterable[tuple[int, int, int]]
+) -> dict[str, NDArray]:
+    """The columns of a shard's table.
+
+    Args:
+        shard: the file name of the shard.
+        samples: with ``"image_id"`` and ``"label"`` or ``"labels"``, in the order of the shard.
+        extensions: of the images' file names in the shard.
+        slices: offset and size in bytes and CRC-32 of the images.
+    """
+    builder = TableBuilder()
+    keys = ("image_id", "label", "labels")
+    builder.add(
+        [
+            {
+                "file_name": f"{shard}/{sample_key(shard, row)}.{extension}",
+                **{key: sample[key] for key in keys if key in sample},
+            }
+            for row, (sample, extension) in enumerate(zip(samples, extensions, strict=True))
+        ]
+    )
+    numbers = np.array(list(slices), np.int64).reshape(-1, len(_SLICE))
+    return builder.columns() | {
+        name: numbers[:, column].astype(kind) for column, (name, kind) in enumerate(_SLICE.items())
+    }
 
 
 def read_index(folder: str) -> dict[str, Any]:
-    """The content of ``index.json``, checked as far as reading the shards depends on it.
+    """The content of ``index.json``, with the parts checked that readers of shards depend on.
 
     Raises:
         UserError: it is missing, damaged, or of another format.
@@ -65,56 +92,71 @@ def read_index(folder: str) -> dict[str, Any]:
             index = json.load(file)
     except FileNotFoundError:
         raise UserFileNotFoundError(
-            f"{path}: no such file; {folder} is no complete output of tools/pack_dataset.py, whose last step writes it"
+            f"{path}: no such file; {folder} is not a complete output of tools/pack_dataset.py, which writes it last"
         ) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise UserError(f"{path}: damaged, not JSON ({error}); pack the set again") from None
-    if not isinstance(index, dict) or index.get("format") != FORMAT:
-        came = index.get("format") if isinstance(index, dict) else type(index).__name__
-        raise UserError(f'{path}: its "format" is {came!r}, expected {FORMAT!r}; pack the set again with this version')
+    if not isinstance(index, dict) or index.get("format") not in _FORMATS:
+        found = index.get("format") if isinstance(index, dict) else type(index).__name__
+        raise UserError(f'{path}: its "format" is {found!r}, expected {FORMAT!r}; pack the set again with this version')
     wrong = [key for key, kind in _KINDS.items() if type(index.get(key)) is not kind]
     if wrong or not all(map(_is_shard, index["shards"])):
         raise UserError(f"{path}: damaged in {', '.join(map(repr, wrong)) or repr('shards')}; pack the set again")
     return index
 
 
-def read_table(shard_path: str, sha256: str) -> NDArray[np.void]:
-    """The memory-mapped table of a shard.
-
-    It is read once for its checksum: what it says of labels and places is then as it was packed.
+def read_shard_table(folder: str, entry: Mapping[str, Any], verify: bool) -> RecordTable:
+    """The records of a shard, with the columns of `table_columns`.
 
     Args:
-        shard_path: the tar file.
-        sha256: of the table, in hex; from the index.
-
-    Returns:
-        ``(samples,)`` with the columns of `table_type`.
+        folder: of the shards.
+        entry: the shard's entry in the index.
+        verify: compares the table with its checksum, for which the whole table is read.
 
     Raises:
-        UserError: the table is missing, damaged, or not the one of this index.
+        UserError: the table is missing, damaged, or does not belong to this index.
     """
-    path = table_path(shard_path)
+    path = table_path(os.path.join(folder, entry["name"]), entry)
     try:
-        with open(path, "rb") as file:
-            found = hashlib.sha256(file.read()).hexdigest()
-        if found != sha256:
-            raise UserError(f"{path}: its SHA-256 is not that in {INDEX}; damaged, or of another packing")
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        if "table_sha256" in entry:
+            return RecordTable(_read_version_1(path, entry, verify), {}, folder)
+        table = read_table(path, verify)
     except OSError as error:
-        raise UserFileNotFoundError(f"{path}: {error.strerror}; it belongs to {shard_path}: bring it back") from None
+        raise UserFileNotFoundError(
+            f"{path}: {error.strerror}; it belongs to {entry['name']}: restore it, or pack the set again"
+        ) from None
+    except (DamagedTableError, ValueError) as error:
+        raise UserError(f"{path}: damaged ({error}); restore it, or pack the set again") from None
+    if table.checksum != entry["table_crc32"]:
+        raise UserError(f"{path}: its checksum is not that in {INDEX}; it comes from another packing")
+    return RecordTable(table.columns, {}, folder)
 
 
-def read_labels(row: np.void) -> int | list[int]:
-    """A row's label, or its list of labels where the set is multi-label."""
-    if "label" in row.dtype.names:
-        return int(row["label"])
-    return [label for label in row["labels"].tolist() if label >= 0]
+def _read_version_1(path: str, entry: Mapping[str, Any], verify: bool) -> dict[str, NDArray]:
+    if verify:
+        with open(path, "rb") as file:
+            if hashlib.sha256(file.read()).hexdigest() != entry["table_sha256"]:
+                raise DamagedTableError(f"its SHA-256 is not that in {INDEX}")
+    table = np.load(path, allow_pickle=False)
+    key = "labels" if "labels" in table.dtype.names else "label"
+    labels = table[key].tolist()
+    if key == "labels":
+        labels = [[label for label in several if label >= 0] for several in labels]
+    samples = [
+        {"image_id": json.loads(image_id), key: label}
+        for image_id, label in zip(table["image_id"].tolist(), labels, strict=True)
+    ]
+    extensions = [extension.decode() for extension in table["extension"].tolist()]
+    return table_columns(entry["name"], samples, extensions, table[list(_SLICE)].tolist())
 
 
 def _is_shard(entry: Any) -> bool:
     if not isinstance(entry, Mapping) or not _SHARD_NAME.fullmatch(str(entry.get("name"))):
         return False
-    numbers = all(type(entry.get(key)) is int and entry[key] >= 0 for key in ("samples", "bytes"))
-    return numbers and all(type(entry.get(key)) is str for key in ("sha256", "table_sha256"))
+    if type(entry.get("sha256")) is not str:
+        return False
+    if type(entry.get("table_sha256")) is not str and type(entry.get("table_crc32")) is not int:
+        return False
+    return all(type(entry.get(key)) is int and entry[key] >= 0 for key in ("samples", "bytes"))

@@ -46,7 +46,7 @@ def test_records_of_both_splits(root, tmp_path):
     assert json.loads((save / "class_to_idx.json").read_text()) == {"n01": 0, "n02": 1, "n03": 2}
 
 
-def test_every_run_gives_the_same_bytes(root, tmp_path):
+def test_the_same_images_give_the_same_bytes(root, tmp_path):
     first = [path.read_bytes() for path in make_imagenet_json(root, tmp_path / "x")]
     assert [path.read_bytes() for path in make_imagenet_json(root, tmp_path / "x")] == first
     assert str(tmp_path).encode() not in b"".join(first)
@@ -59,7 +59,7 @@ def test_both_splits_can_be_indexed(root, tmp_path):
     paths = make_imagenet_json(root, save, index=True)
     assert [path.read_bytes() for path in paths[:3]] == plain
     assert [path.name for path in paths[3:]] == ["imagenet_detectron2_train.index", "imagenet_detectron2_val.index"]
-    for path in paths[:2]:  # the index is what is read now
+    for path in paths[:2]:  # read_json must use the index
         path.write_bytes(b" " * path.stat().st_size)
         os.utime(path, (0, 0))
     assert [list(read_json(str(path)).records) for path in paths[:2]] == records
@@ -71,7 +71,7 @@ def test_short_folder_names(tmp_path):
     assert json.loads(paths[0].read_text())[0]["file_name"] == "train/a/1.png"
 
 
-def test_the_registered_names_read_them(root, tmp_path, monkeypatch):
+def test_the_registered_names(root, tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "data"))
     make_imagenet_json(root, tmp_path / "data" / "ImageNet2012")
     [train], [val] = get_datasets(["imagenet_train"], ["imagenet_val"])
@@ -96,7 +96,7 @@ def test_a_missing_json_names_the_command(tmp_path, monkeypatch):
         get_dataset("imagenet_val")
 
 
-def test_a_val_class_that_train_lacks(root, tmp_path):
+def test_a_class_that_only_val_has(root, tmp_path):
     make(root, "ILSVRC2012_img_val/n04/x.JPEG")
     with pytest.raises(UserError, match="ILSVRC2012_img_val: the class n04 is not among the 3"):
         make_imagenet_json(root, tmp_path / "x")

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from imgcls.data.readers import json_file
-from imgcls.data.readers.json_file import index_json, read_json
+from imgcls.data.readers.json_file import index_json, iterate_json, read_json
 from imgcls.errors import UserError, UserFileNotFoundError
 
 
@@ -98,7 +98,7 @@ GOOD = {"file_name": "a.png", "label": 0}
         ({"file_name": "b.png", "label": 0, "class": 3}, r'"class" must be a name, got 3 \(int\)'),
     ],
 )
-def test_a_bad_record_is_named(read, second, message):
+def test_an_invalid_record_is_named(read, second, message):
     with pytest.raises(UserError, match=rf"records\.json: record 2: .*{message}"):
         read([GOOD, second])
 
@@ -127,7 +127,7 @@ def test_names_and_indices_must_agree(read, second, message):
         ({"label": 0}, 'has "label", but the records before it have "labels"'),
     ],
 )
-def test_a_bad_multi_label_record_is_named(read, second, message):
+def test_an_invalid_multi_label_record_is_named(read, second, message):
     with pytest.raises(UserError, match=f"record 2: .*{message}"):
         read([{"file_name": "a.png", "labels": [0]}, {"file_name": "b.png", **second}])
 
@@ -152,12 +152,12 @@ def test_missing_file(tmp_path):
         read_json(str(tmp_path / "a.json"))
 
 
-def test_a_record_that_is_nested_too_deep(read):
+def test_a_record_nested_too_deep(read):
     with pytest.raises(UserError, match=r"records\.json: nested too deep for a list of records"):
         read('[{"file_name": "a", "label": 0, "x": ' + "[" * 100_000 + "]" * 100_000 + "}]")
 
 
-def test_an_index_of_what_cannot_be_read(tmp_path):
+def test_index_of_an_invalid_file(tmp_path):
     with pytest.raises(UserFileNotFoundError, match=r"a\.json: no such file"):
         index_json(str(tmp_path / "a.json"))
     (tmp_path / "b.json").write_text("[3]")
@@ -166,7 +166,7 @@ def test_an_index_of_what_cannot_be_read(tmp_path):
     assert os.listdir(tmp_path) == ["b.json"]
 
 
-def test_a_json_that_changes_while_it_is_indexed(tmp_path, monkeypatch):
+def test_a_file_that_changes_during_indexing(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     path.write_text('[{"file_name": "a.png", "label": 0}]')
     build = json_file.build_table
@@ -180,3 +180,97 @@ def test_a_json_that_changes_while_it_is_indexed(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"a\.json: changed while it was read"):
         index_json(str(path))
     assert os.listdir(tmp_path) == ["a.json"]
+
+
+LISTS = [
+    "[]",
+    " [ ] \n",
+    '[{"a": 1}]',
+    '[{"a": "},{\\"]"},\r\n\t{"b": [{}, [[]], null, true, -1.5e-3]} , {}]\n\n',
+    '["text", 12, null, [1, 2], {"é日😀": "\\u00e9\\ud83d\\ude00"}]',
+    '\ufeff[{"a": "byte order mark"}]',
+    '[{"a": {"a": 1}, "b": 2}, {"a": {"a": [{"a": 1}, {"a": 2}]}, "b": 2}, {"a": 3}, {"a": 4}, {"b": 5}, 6]',
+    '[{"a": 1}, {"a": "}, {\\"a"}, {"a": "}, {"}, {"a": 3}]',
+    json.dumps([{"file_name": f"{i}/" + "x" * (i % 40), "label": i} for i in range(200)], indent=1),
+]
+BROKEN = [
+    "",
+    "  \n",
+    "[",
+    "[1",
+    "[1,",
+    '[{"a": 1}\n{"a": 2}]',
+    '[{"a": 1},\n {"a": }]',
+    '[{"a": 1}]\n x',
+    '[{"a": 1}] []',
+    "[{]",
+    '["open',
+    '[{"a": 1}}',
+    "nonsense",
+    '[{"é": 1},\n\n {"日": 2} {"😀": 3}]',
+    '[{"a": "tab\there"}]',
+]
+
+
+@pytest.fixture(params=[1, 7, 64, 1 << 20])
+def path(request, tmp_path, monkeypatch):
+    monkeypatch.setattr(json_file, "_CHUNK", request.param)
+    return tmp_path / "x.json"
+
+
+def items(path):
+    return [item for batch in iterate_json(str(path)) for item in batch]
+
+
+@pytest.mark.parametrize("text", LISTS)
+def test_batches_hold_the_items_of_the_whole_list(path, text):
+    path.write_bytes(text.encode())
+    assert items(path) == json.loads(text.removeprefix("\ufeff"))
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_error_message_equals_that_of_json_loads(path, text):
+    path.write_bytes(text.encode())
+    with pytest.raises(json.JSONDecodeError) as wanted:
+        json.loads(text)
+    with pytest.raises(UserError) as caught:
+        items(path)
+    assert str(caught.value) == f"{path}: not valid JSON ({wanted.value})"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"), [('{"images": []}', r"\{'images': \[\]\} \(dict\)"), ("12", r"12 \(int\)"), ('"a"', "'a'")]
+)
+def test_not_a_list(path, text, shown):
+    path.write_text(text)
+    with pytest.raises(UserError, match=rf"x\.json: expected a list of records, got {shown}"):
+        items(path)
+
+
+def test_items_before_an_error_are_yielded_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_file, "_CHUNK", 10)
+    path = tmp_path / "x.json"
+    path.write_bytes(b"[1, 2, 3, " + b" " * 100_000 + b"\xff")
+    batches = iterate_json(str(path))
+    assert next(batches) == [1]
+    with pytest.raises(UserError, match=r"not UTF-8 text \(byte 100010\)"):
+        list(batches)
+
+
+def test_an_invalid_record_is_reported_before_a_later_syntax_error(read):
+    with pytest.raises(UserError, match="record 2: expected an object"):
+        read('[{"file_name": "a", "label": 0}, 3, {"file_name": "b", "label": 0}, }')
+
+
+def test_most_items_are_parsed_in_large_batches(tmp_path):
+    path = tmp_path / "x.json"
+    for separators, nested in (
+        ((",", ":"), 1),
+        ((" , ", " : "), {"a": {"label": 3}}),
+        ((", ", ": "), [{"b": 1}, {"b": 2}]),
+    ):
+        records = [{"file_name": f"{i}.png", "label": i, "box": nested} for i in range(30_000)]
+        path.write_text(json.dumps(records, separators=separators))
+        batches = list(iterate_json(str(path)))
+        assert [record for batch in batches for record in batch] == records
+        assert len(batches) < 2 * path.stat().st_size / json_file._CHUNK + 5

@@ -14,6 +14,7 @@ from imgcls.data.catalog import get_dataset
 from imgcls.data.image import read_bytes
 from imgcls.data.shards import pack
 from imgcls.data.shards.pack import pack_dataset
+from imgcls.data.table_file import read_table
 from imgcls.errors import UserError
 
 
@@ -26,7 +27,7 @@ def test_shards_tables_and_index(photographs, tmp_path):
     index = pack_dataset(source, str(out), short_side=20, shard_size=20_000, processes=2)
     numbers = [f"{i:06d}" for i in range(len(index["shards"]))]
     assert len(numbers) > 2
-    assert set(files(out)) == {"index.json", *(n + ".tar" for n in numbers), *(n + ".npy" for n in numbers)}
+    assert set(files(out)) == {"index.json", *(n + ".tar" for n in numbers), *(n + ".index" for n in numbers)}
     assert json.loads((out / "index.json").read_text()) == json.loads(json.dumps(index))
     assert (index["samples"], index["left_out"], index["label_counts"]) == (30, 0, {0: 15, 1: 15})
     assert index["classes"] == ["cat", "dog"] and index["named"] and not index["multi_label"]
@@ -37,12 +38,12 @@ def test_shards_tables_and_index(photographs, tmp_path):
 
 def test_the_table_has_the_offsets_of_the_tar_members(photographs, tmp_path):
     pack_dataset(photographs(9), str(tmp_path / "out"))
-    table = np.load(tmp_path / "out" / "000000.npy", allow_pickle=False)
+    table = read_table(tmp_path / "out" / "000000.index").columns
     with tarfile.open(tmp_path / "out" / "000000.tar") as tar:
         members = tar.getmembers()
     assert {(m.mtime, m.uid, m.gid) for m in members} == {(0, 0, 0)}
     images = [m for m in members if m.name.endswith(".jpg")]
-    assert [(m.offset_data, m.size) for m in images] == [(int(r["offset"]), int(r["size"])) for r in table]
+    assert [(m.offset_data, m.size) for m in images] == list(zip(table["offset"], table["size"], strict=True))
     assert [m.name for m in images] == [f"000000-{i:06d}.jpg" for i in range(9)]
 
 
@@ -79,8 +80,8 @@ def test_multi_label_sets(photographs, tmp_path):
 
 def test_every_shard_has_all_classes(photographs, tmp_path):
     pack_dataset(photographs(60), str(tmp_path / "out"), shard_size=20_000)
-    for table in (tmp_path / "out").glob("*.npy"):
-        assert set(np.load(table)["label"].tolist()) == {0, 1}
+    for table in (tmp_path / "out").glob("*.index"):
+        assert set(read_table(table).columns["label"].tolist()) == {0, 1}
 
 
 def test_packed_data_can_be_packed_again(photographs, tmp_path):
@@ -111,7 +112,7 @@ def test_a_killed_packing_is_resumed_and_gives_the_same_files(photographs, tmp_p
     os.kill(packing.pid, signal.SIGKILL)
     packing.join()
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
-    with pytest.raises(UserError, match=r"index\.json: no such file; .* is no complete output"):
+    with pytest.raises(UserError, match=r"index\.json: no such file; .* is not a complete output"):
         get_dataset(f"shards:{out}")
     deadline = time.monotonic() + 20
     while any(Path(f"/proc/{pid}/cmdline").exists() and _alive(pid) for pid in workers):
@@ -138,7 +139,7 @@ def test_a_lost_shard_is_written_again(photographs, tmp_path, monkeypatch):
         patch.setattr(pack, "_totals", fail)
         pack_dataset(source, str(out), shard_size=15_000)
     (out / "000001.tar").unlink()
-    (out / "000002.npy").unlink()
+    (out / "000002.index").unlink()
     (out / "000000.tar").write_bytes(b"")
     pack_dataset(source, str(out), shard_size=15_000)
     pack_dataset(source, str(tmp_path / "whole"), shard_size=15_000)

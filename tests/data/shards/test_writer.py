@@ -10,7 +10,7 @@ from imgcls.data.shards.writer import encode_image
 
 @pytest.fixture
 def image():
-    """Without colour, which JPEG stores at half the size: what differs is then due to the resizing."""
+    """A grey image: JPEG stores colour at half the resolution, which would add to the differences of the resizing."""
     small = np.random.default_rng(0).integers(0, 256, (6, 8), dtype=np.uint8)
     return Image.fromarray(small).resize((80, 60), Image.Resampling.BICUBIC).convert("RGB")
 
@@ -36,12 +36,12 @@ def test_a_large_image_is_shrunk_as_pillow_does_it(image, tmp_path, short_side):
 
 @pytest.mark.parametrize("short_side", [60, 61, 500])
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
-def test_a_image_that_fits_is_kept_byte_for_byte(image, tmp_path, short_side, name):
+def test_an_image_that_fits_is_kept_byte_for_byte(image, tmp_path, short_side, name):
     record = save(image, tmp_path / name)
     assert encode_image(record, short_side, 10) == ((tmp_path / name).read_bytes(), name[2:])
 
 
-def test_the_content_decides_not_the_name(image, tmp_path):
+def test_the_format_is_found_from_the_content(image, tmp_path):
     record = save(image, tmp_path / "a.jpg", format="PNG")
     assert encode_image(record, 60, 90)[1] == "png"
 
@@ -52,7 +52,7 @@ def test_other_formats_become_jpeg_of_their_size(image, tmp_path):
     assert np.abs(np.asarray(image, float) - np.asarray(stored(data), float)).mean() < 2
 
 
-def test_quality_counts(image, tmp_path):
+def test_lower_quality_gives_fewer_bytes(image, tmp_path):
     record = save(image, tmp_path / "a.png")
     assert len(encode_image(record, 40, 30)[0]) < len(encode_image(record, 40, 95)[0])
 
@@ -67,7 +67,7 @@ def test_a_shrunk_image_is_stored_upright(image, tmp_path):
     assert np.abs(np.asarray(wanted, float) - np.asarray(stored(data), float)).mean() < 1
 
 
-def test_a_file_that_is_no_image(tmp_path):
+def test_a_file_that_is_not_an_image(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no image")
     with pytest.raises(BadImageError, match=r"a\.jpg: not an image"):
         encode_image({"file_name": str(tmp_path / "a.jpg")}, 60, 90)
