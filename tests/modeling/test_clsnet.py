@@ -3,6 +3,7 @@ from functools import partial
 
 import pytest
 import torch
+from detectron2.export import TracingAdapter
 from detectron2.modeling import build_model
 from torch._dynamo.backends.common import aot_autograd
 from torch.nn import functional
@@ -124,6 +125,50 @@ def test_compiled_it_has_the_same_names_losses_and_gradients(monkeypatch):
         torch.testing.assert_close(other.grad, one.grad, rtol=1e-3, atol=1e-5)
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     assert ema.eval().logits(images).shape == (2, 4)
+
+
+def save_logits(rank, net, images, path):
+    """Runs in a spawned process."""
+    torch.save(net.logits(images).detach(), path)
+
+
+@pytest.mark.parametrize("options", [{}, {"channels_last": True, "compiled": True}], ids=["plain", "compiled"])
+def test_whole_model_can_be_saved_copied_and_loaded(options, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    net = make_net(**options).eval()
+    torch.save(net, tmp_path / "net.pth")
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = net.logits(images)
+        for other in (torch.load(tmp_path / "net.pth", weights_only=False), copy.deepcopy(net)):
+            torch.testing.assert_close(other.logits(images), expected)
+            assert all(
+                mine.is_contiguous(memory_format=net.memory_format) and mine.stride() == theirs.stride()
+                for mine, theirs in zip(other.parameters(), net.parameters(), strict=True)
+                if mine.dim() == 4
+            )
+
+
+def test_model_can_be_handed_to_a_spawned_process(tmp_path):
+    net = make_net(channels_last=True, compiled=True).eval()
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    torch.multiprocessing.spawn(save_logits, (net, images, tmp_path / "logits.pth"))
+    # A pickled module is no longer compiled, so the same comparison holds without a C++ compiler.
+    torch.testing.assert_close(torch.load(tmp_path / "logits.pth"), copy.deepcopy(net).logits(images))
+
+
+@pytest.mark.parametrize("loss", [SoftmaxLoss(), SigmoidLoss()])
+def test_tracing_adapter_traces_a_batch_of_two_images(loss):
+    net = make_net(loss).eval()
+    batch = inputs()[:2]
+    adapter = TracingAdapter(net, batch)
+    traced = torch.jit.trace(adapter, adapter.flattened_inputs)
+    other = inputs()[1:]
+    results = adapter.outputs_schema(traced(*(sample["image"] for sample in other)))
+    for result, expected in zip(results, net(other), strict=True):
+        assert result.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(result[name], value)
 
 
 def test_means_are_no_part_of_the_weights():
