@@ -177,7 +177,7 @@ def json_text(content: Any) -> str:
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
-    """Formats one table, with ``\\n`` line ends and None as an empty cell."""
+    """Formats one table, with Unix line ends and None as an empty cell."""
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(header)

@@ -60,8 +60,8 @@ class ImageNetEvaluator(GatheredEvaluator):
         for name, values in (("predicted", pred), ("true", labels)):
             if values.min() < 0 or values.max() >= num_classes:
                 raise UserError(
-                    f"{name} classes range from {int(values.min())} to {int(values.max())}, but the dataset has classes "
-                    f"0 to {num_classes - 1}: MODEL.CLSNET.NUM_CLASSES and DATASETS.TEST must have the same classes"
+                    f"{name} classes range from {int(values.min())} to {int(values.max())}, but the dataset has "
+                    f"classes 0 to {num_classes - 1}: MODEL.CLSNET.NUM_CLASSES and DATASETS.TEST must agree"
                 )
         return {"labels": labels, "pred_classes": pred, "scores": scores}
 

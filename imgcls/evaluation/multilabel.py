@@ -56,7 +56,7 @@ class MultiLabelEvaluator(GatheredEvaluator):
             if values.ndim != 2 or values.shape[1] != num_classes:
                 raise UserError(
                     f"{name} of shape {tuple(values.shape)} do not fit {num_classes} classes: MODEL.CLSNET.NUM_CLASSES "
-                    "and DATASETS.TEST must have the same classes, and DATASETS.TEST must be multi-label"
+                    "and DATASETS.TEST must agree, and DATASETS.TEST must be multi-label"
                 )
         return {"labels": (labels > 0.5).to("cpu", torch.uint8), "probs": probs}
 

@@ -54,7 +54,7 @@ def test_unknown_activation_and_norm_are_named():
         conv_norm(3, 8, ConvStyle(norm="Norm"))
     with pytest.raises(ValueError, match=r'MODEL\.MNET\.NORM is ""'):
         conv_norm(3, 8, ConvStyle(norm=""))
-    with pytest.raises(ValueError, match=r"MODEL\.MNET\.NORM is 'GN', which cannot norm 8 channels"):
+    with pytest.raises(ValueError, match=r"MODEL\.MNET\.NORM is 'GN', which cannot normalise 8 channels"):
         conv_norm(3, 8, ConvStyle(norm="GN"))
 
 

@@ -112,7 +112,7 @@ def test_norm_settings_reach_every_norm():
         ({"out_features": []}, r"OUT_FEATURES is \[\]"),
         ({"width_mult": 0}, "WIDTH_MULT is 0; allowed: a number above 0"),
         ({"depth_mult": -1}, "DEPTH_MULT is -1; allowed: a number above 0"),
-        ({"blocks": [1, 2]}, r"BLOCKS is \[1, 2\]; allowed: \[\] or 5 whole numbers"),
+        ({"blocks": [1, 2]}, r"BLOCKS is \[1, 2\]; allowed: \[\] or 5 integers"),
         ({"blocks": [1, 2, 0, 1, 1]}, "BLOCKS is"),
         ({"stem_stride": 4}, "STEM_STRIDE is 4; allowed: 1 or 2"),
         ({"freeze_at": 6}, "FREEZE_AT is 6; allowed: 0 .* to 5"),

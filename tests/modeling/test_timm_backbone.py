@@ -71,7 +71,9 @@ def test_a_transformer_takes_any_size_that_its_patches_divide():
     assert net(torch.randn(1, 3, 48, 80))["blocks.1"].shape == (1, 192, 3, 5)
     assert net.size_divisibility == 16
     assert TimmBackbone("resnet18", ["layer1"]).size_divisibility == 0
-    with pytest.raises(ValueError, match=r"'vit_tiny_patch16_224' does not take images of 50x80 pixels: .*INPUT_SIZE"):
+    with pytest.raises(
+        ValueError, match=r"'vit_tiny_patch16_224' does not accept images of 50x80 pixels: .*INPUT_SIZE"
+    ):
         net(torch.randn(1, 3, 50, 80))
 
 
