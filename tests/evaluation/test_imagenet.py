@@ -104,7 +104,7 @@ def read(path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-def test_reset_forgets_and_evaluate_can_be_asked_again(tmp_path):
+def test_reset_discards_predictions_and_evaluate_can_be_repeated(tmp_path):
     scores, _ = make_scores(20)
     evaluator = ImageNetEvaluator(CLASSES, output_dir=str(tmp_path))
     wrong = run(evaluator, scores, (scores.argmax(dim=1) + 1) % 7)
@@ -157,7 +157,7 @@ def test_no_image_is_a_warning_and_an_empty_result(caplog):
     assert "ImageNetEvaluator did not receive any images" in caplog.text
 
 
-def test_image_that_comes_twice_is_our_error():
+def test_an_image_that_is_evaluated_twice_is_an_internal_error():
     scores, labels = make_scores(4)
     evaluator = ImageNetEvaluator(CLASSES)
     for _ in range(2):

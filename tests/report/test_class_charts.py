@@ -17,7 +17,7 @@ def write(path, names: list[str], counts) -> None:
 
 @pytest.fixture
 def figures(monkeypatch) -> list:
-    """The figures that are saved, to look into."""
+    """Keeps the figures that are saved."""
     kept, save = [], class_charts.save
     monkeypatch.setattr(class_charts, "save", lambda figure, path: (kept.append(figure), save(figure, path))[1])
     return kept
