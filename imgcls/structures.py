@@ -10,12 +10,12 @@ from torch import Tensor
 
 @dataclass
 class Batch:
-    """Images with what is known about them.
+    """Images with their labels and names.
 
     Attributes:
         images: ``(N, C, H, W)``, 0-255, uint8 or float, channel order ``INPUT.FORMAT``.
-        labels: ``(N,)`` int64 class indices, or ``(N, K)`` float32 multi-hot, or None where the
-            loader gave none (inference).
+        labels: ``(N,)`` int64 class indices, ``(N, K)`` float32 multi-hot, or None where the loader gave none
+            (inference).
         image_ids: N ids, or an empty list where the loader gave none.
         file_names: N paths, or an empty list where the loader gave none.
     """
@@ -30,7 +30,7 @@ class Batch:
 
 
 def as_batch(batched_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Batch:
-    """Reads both forms: detectron2's ``list[dict]`` and the stacked dict that our loaders give.
+    """Reads both forms of a batch: detectron2's ``list[dict]`` and the stacked dict of our loaders.
 
     Args:
         batched_inputs: dicts with ``"image"`` ``(C, H, W)`` and optional ``"label"`` (int or ``(K,)``),
@@ -50,12 +50,20 @@ def as_batch(batched_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]]) ->
 
 
 def stack(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """``list[dict]`` to the stacked form: one tensor of images instead of N shared-memory handles."""
-    shapes = {tuple(s["image"].shape) for s in samples}
-    if len(shapes) > 1:
-        raise ValueError(f"images of one batch differ in size: {sorted(shapes)}; resize them first")
-    # In channels-last order, which our mapper's images have: stacking them is then one copy of memory each.
-    images = torch.stack([s["image"].permute(1, 2, 0) for s in samples]).permute(0, 3, 1, 2)
+    """Turns a ``list[dict]`` into the stacked form: one tensor of images instead of N shared-memory handles.
+
+    Raises:
+        ValueError: the images differ in size.
+    """
+    try:
+        # Our mapper's images are in channels-last order already, so stacking them copies each one as one block.
+        images = torch.stack([s["image"].permute(1, 2, 0) for s in samples]).permute(0, 3, 1, 2)
+    except RuntimeError:
+        # Compared only now: while a model is traced, sizes are tensors, which are never equal in a set.
+        shapes = {tuple(s["image"].shape) for s in samples}
+        if len(shapes) == 1:
+            raise
+        raise ValueError(f"images of one batch differ in size: {sorted(shapes)}; resize them first") from None
     batch: dict[str, Any] = {"image": images}
     if all("label" in s for s in samples):
         batch["label"] = torch.stack([torch.as_tensor(s["label"]) for s in samples])

@@ -1,17 +1,17 @@
-"""The defects of the 2020 project and its fork: each was found there, none may come back.
+"""The defects of the 2020 project and its fork, none of which may come back.
 
-Where a defect is the subject of another test file, its number below names that test.
+Other files test these:
 
- 5 tests/modeling/backbone/test_mobilenet.py (output_shape), tests/modeling/test_head.py
- 6 tests/modeling/backbone/test_mobilenet.py::test_frozen_stages_keep_every_bit_in_training
- 7 tests/checkpoint/test_checkpointer.py::test_data_parallel_prefix_is_read, and missing tensors are refused there
+ 5 tests/modeling/test_mobilenet.py (output_shape), tests/modeling/test_head.py
+ 6 tests/modeling/test_mobilenet.py::test_frozen_stages_keep_every_bit_in_training
+ 7 tests/checkpoint (test_data_parallel_prefix_is_read, and missing tensors are an error)
  8 tests/test_architecture.py::test_import_changes_no_default_and_reads_no_data
  9 tests/modeling/test_losses.py::test_extreme_logits_stay_finite
-10 tests/modeling/meta_arch/test_clsnet.py::test_softmax_inference_needs_no_labels
+10 tests/modeling/test_clsnet.py::test_softmax_inference_needs_no_labels
 11 tests/data/test_loader.py::test_evaluation_uses_the_classes_of_training
-12 tests/checkpoint/test_checkpointer.py::test_resume_without_a_checkpoint_is_an_error
-13 every test that imports imgcls.engine, with the detectron2 that is installed
-15 tests/data/datasets/test_imagenet.py (paths relative to the JSON)
+12 tests/checkpoint (--resume with a missing file is an error)
+13 every test that imports imgcls.engine, with the installed detectron2
+15 tests/data/readers (paths relative to the JSON)
 """
 
 import inspect
@@ -28,8 +28,8 @@ from imgcls.evaluation import ImageNetEvaluator
 from imgcls.modeling import ClsNet
 
 
-def test_1_means_are_subtracted_from_the_values_they_were_taken_of(tiny_cfg, tmp_path):
-    """Means of 103 to 123 from values in [0, 1]: the mean colour must become 0, white about +2.4 deviations."""
+def test_1_means_and_images_have_the_same_value_range(tiny_cfg, tmp_path):
+    """The mean colour must become 0, and white about 2.4 standard deviations."""
     tiny_cfg.MODEL.PIXEL_STD = [57.375, 57.120, 58.395]
     model = build_model(tiny_cfg).eval()
     seen = []
@@ -48,14 +48,14 @@ def test_2_one_forward_serves_training_and_evaluation():
 
 
 @pytest.mark.parametrize("is_train", [True, False])
-def test_3_images_have_the_input_size_and_not_detections_800_pixels(tiny_cfg, tmp_path, is_train):
+def test_3_images_have_the_input_size_instead_of_800_pixels(tiny_cfg, tmp_path, is_train):
     Image.new("RGB", (640, 480)).save(tmp_path / "large.png")
     sample = ClsDatasetMapper(tiny_cfg, is_train)({"file_name": str(tmp_path / "large.png"), "label": 0})
     assert sample["image"].shape == (3, tiny_cfg.MODEL.CLSNET.INPUT_SIZE, tiny_cfg.MODEL.CLSNET.INPUT_SIZE)
 
 
-def test_4_scores_are_those_of_all_processes_and_of_any_k(monkeypatch):
-    """What the second process holds arrives through gather; scoring the local list would give 100 %."""
+def test_4_metrics_cover_all_processes_and_any_k(monkeypatch):
+    """Scoring only the local predictions would give 100 %."""
     mine, other = (ImageNetEvaluator(list("abc"), topk=(1, 2)) for _ in range(2))
     for evaluator, label, image_id in ((mine, 0, 0), (other, 1, 1)):
         evaluator.process(
@@ -79,8 +79,8 @@ def test_14_labels_and_predictions_need_not_be_contiguous():
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files through /proc")
-def test_16_a_batch_is_one_shared_memory_handle(tiny_cfg):
-    """One handle an image ends in 'too many open files' at batch 512: here 5 batches of 64 are kept at once."""
+def test_16_a_batch_needs_one_shared_memory_handle(tiny_cfg):
+    """One handle per image fails with 'too many open files' at batch 512; this keeps 5 batches of 64."""
     tiny_cfg.DATALOADER.NUM_WORKERS, tiny_cfg.SOLVER.IMS_PER_BATCH = 1, 64
     before = len(os.listdir("/proc/self/fd"))
     kept = list(islice(iter(build_train_loader(tiny_cfg)), 5))

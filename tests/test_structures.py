@@ -37,7 +37,7 @@ def test_images_of_different_size_are_refused():
         as_batch(mixed)
 
 
-def test_images_are_stacked_in_channels_last_order_whatever_order_they_came_in():
+def test_images_of_any_memory_format_are_stacked_in_channels_last_order():
     rows = torch.arange(3 * 4 * 5, dtype=torch.uint8).reshape(4, 5, 3).permute(2, 0, 1)
     for image in (rows, rows.contiguous()):
         stacked = stack([{"image": image}, {"image": image + 1}])["image"]

@@ -1,4 +1,4 @@
-"""Prints the metrics of a finished run and draws its three images: python tools/report.py OUTPUT_DIR."""
+"""Prints the metrics of a finished run and draws its figures: python tools/report.py OUTPUT_DIR."""
 
 import argparse
 
@@ -14,7 +14,7 @@ def main() -> None:
     with exit_on_user_error():
         report = write_report(args.output_dir)
         print(f"results of {report.source}\n{report.table}\n")
-        print(*report.images, sep="\n")
+        print(*report.figures, sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,71 +1,37 @@
-"""Result files: whole or not at all, so that a killed run leaves no half table behind."""
+"""The base of the evaluators: predictions of all processes gathered on the first, and result files."""
 
 import csv
+import io
 import json
 import logging
 import math
-import os
 from abc import abstractmethod
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from torch import Tensor
 
+from imgcls.disk import replace_file
 from imgcls.errors import UserError
 from imgcls.structures import as_batch
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes ``content`` as indented JSON; a NaN must have become None before (:func:`number`)."""
-    with _replacing(path) as file:
-        json.dump(content, file, indent=1, allow_nan=False)
-        file.write("\n")
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Writes one table, ``\\n`` at line ends, None as an empty cell."""
-    with _replacing(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-
-
-def number(value: float) -> float | None:
-    """``value`` to six decimals, or None for NaN, which JSON does not have."""
-    return None if math.isnan(value) else round(value, 6)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[TextIO]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    try:
-        # A file name need not be valid UTF-8; surrogateescape keeps its bytes.
-        with open(partial, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            yield file
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class Predictions:
-    """Predictions of N images, on the CPU.
+    """Predictions for N images, on the CPU.
 
     Attributes:
         image_ids: N ids.
         file_names: N paths, empty strings where the loader gave none.
-        tensors: ``"labels"`` and the model's outputs by name, each a list of ``(n, ...)`` pieces.
+        tensors: ``"labels"`` and the model's outputs by name, each a list of ``(n, ...)`` tensors.
     """
 
     image_ids: list[Any] = field(default_factory=list)
@@ -76,47 +42,50 @@ class Predictions:
         """Appends the images of ``other``."""
         self.image_ids += other.image_ids
         self.file_names += other.file_names
-        for name, pieces in other.tensors.items():
-            self.tensors.setdefault(name, []).extend(pieces)
+        for name, tensors in other.tensors.items():
+            self.tensors.setdefault(name, []).extend(tensors)
 
     def joined(self, name: str) -> Tensor:
-        """The pieces of ``name`` as one ``(N, ...)`` tensor."""
+        """Concatenates the tensors of ``name`` to ``(N, ...)``."""
         return torch.cat(self.tensors[name])
 
 
 class GatheredEvaluator(DatasetEvaluator):
-    """Collects predictions on every process and scores the gathered ones on the first.
+    """Collects predictions on every process and computes the metrics of all of them on the first.
 
-    detectron2's ``InferenceSampler`` gives each process one contiguous part of the dataset, so the
-    order of processes is the order of the dataset. The parts may differ in size or be empty.
+    detectron2's ``InferenceSampler`` gives each process one contiguous part of the dataset, so concatenating
+    the processes in order restores the order of the dataset. The parts may differ in size or be empty.
 
     Args:
         classes: class names, index = label.
-        distributed: gather from all processes; otherwise each scores its own predictions.
+        distributed: gather from all processes; otherwise each process evaluates its own predictions.
         output_dir: folder for the result files, created when missing; None writes none.
+
+    Raises:
+        UserError: ``classes`` is empty.
     """
 
     def __init__(self, classes: Sequence[str], distributed: bool = True, output_dir: str | None = None) -> None:
         if not classes:
-            raise UserError("the class list is empty: 'classes' of the dataset's metadata must name every class")
+            raise UserError("the class list is empty: the dataset of DATASETS.TEST must name every class")
         self.classes = list(classes)
         self.distributed = distributed
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all predictions."""
+        """Discards all predictions."""
         self._predictions = Predictions()
 
     def process(self, inputs: Any, outputs: Sequence[Mapping[str, Tensor]]) -> None:
-        """Keeps what one batch gives.
+        """Stores the predictions for one batch.
 
         Args:
             inputs: a batch in either form of :func:`imgcls.structures.as_batch`, with labels and image ids.
-            outputs: one dict an image, as ``ClsNet`` gives them outside training.
+            outputs: one dict per image, as ``ClsNet`` returns them in evaluation mode.
 
         Raises:
-            UserError: the batch has no labels or ids, or model, classes and settings do not fit together.
+            UserError: labels or ids are missing, a score is not finite, or model, classes and settings do not match.
         """
         batch = as_batch(inputs)
         if len(outputs) != len(batch):
@@ -128,30 +97,31 @@ class GatheredEvaluator(DatasetEvaluator):
         if not batch.image_ids:
             raise UserError("evaluation got images without ids: every record of DATASETS.TEST needs 'image_id'")
         tensors = self._read(batch.labels, outputs)
-        scores = tensors.get("scores", tensors.get("probs"))
+        scores = tensors["scores"] if "scores" in tensors else tensors["probs"]
         broken = (~torch.isfinite(scores).reshape(len(batch), -1).all(dim=1)).nonzero()
         if len(broken):
             raise UserError(
-                f"the model's scores for image {batch.image_ids[int(broken[0])]!r} are not finite: take another "
+                f"the model's scores for image {batch.image_ids[int(broken[0])]!r} are not finite: use another "
                 "checkpoint (MODEL.WEIGHTS), or train with a lower SOLVER.BASE_LR"
             )
         names = batch.file_names or [""] * len(batch)
         self._predictions.extend(Predictions(batch.image_ids, names, {k: [v] for k, v in tensors.items()}))
 
     def evaluate(self) -> OrderedDict[str, OrderedDict[str, float]]:
-        """Scores all predictions; every process must call it.
+        """Computes the metrics of all predictions and writes the result files; every process must call it.
 
         Returns:
             ``{task: {metric: 0 to 100}}`` on the first process, an empty dict on the others.
 
         Raises:
-            RuntimeError: an image came twice, so the numbers would not be the dataset's.
+            RuntimeError: an image was evaluated twice, so the metrics would not be those of the dataset.
+            UserError: the result files cannot be written.
         """
         predictions = self._gather()
         if predictions is None:
             return OrderedDict()
         if not predictions.image_ids:
-            logger.warning("%s did not receive any image; there is nothing to score", type(self).__name__)
+            logger.warning("%s did not receive any images; there are no results", type(self).__name__)
             return OrderedDict()
         repeated = [image_id for image_id, count in Counter(predictions.image_ids).items() if count > 1]
         if repeated:
@@ -159,9 +129,9 @@ class GatheredEvaluator(DatasetEvaluator):
         return self._score(predictions)
 
     def _gather(self) -> Predictions | None:
-        # One tensor a name: thousands of small ones pickle slowly, and a view pickles its whole storage.
+        # One tensor per name: thousands of small ones pickle slowly, and a view pickles its whole storage.
         local = self._predictions
-        local.tensors = {name: [torch.cat(pieces)] for name, pieces in local.tensors.items()}
+        local.tensors = {name: [torch.cat(tensors)] for name, tensors in local.tensors.items()}
         if not self.distributed:
             return local
         parts = comm.gather(local, dst=0)
@@ -174,8 +144,47 @@ class GatheredEvaluator(DatasetEvaluator):
 
     @abstractmethod
     def _read(self, labels: Tensor, outputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """The tensors to keep of one batch, on the CPU: ``"labels"`` and ``"scores"`` or ``"probs"`` among them."""
+        """Selects what to keep of one batch, on the CPU: ``"labels"`` and ``"scores"`` or ``"probs"`` among it."""
 
     @abstractmethod
     def _score(self, predictions: Predictions) -> OrderedDict[str, OrderedDict[str, float]]:
-        """The result of the whole dataset; writes the files."""
+        """Computes the metrics of the whole dataset and writes the files."""
+
+
+def write_results(folder: Path, files: Mapping[str, str]) -> None:
+    """Replaces the result files in ``folder``, each in one step and in the order of ``files``.
+
+    Raises:
+        UserError: the folder cannot be created or a file cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be created ({error.strerror}); make OUTPUT_DIR writable") from error
+    for name, text in files.items():
+        # File names need not be valid UTF-8; surrogateescape restores their bytes.
+        data = text.encode("utf-8", errors="surrogateescape")
+
+        def write(file: BinaryIO, data: bytes = data) -> None:
+            file.write(data)
+
+        replace_file(str(folder / name), write, "free some space or make OUTPUT_DIR writable")
+
+
+def json_text(content: Any) -> str:
+    """Formats ``content`` as indented JSON, which must not contain NaN (see :func:`number`)."""
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
+    """Formats one table, with Unix line ends and None as an empty cell."""
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def number(value: float) -> float | None:
+    """Rounds ``value`` to six decimals; None for NaN, which JSON does not have."""
+    return None if math.isnan(value) else round(value, 6)

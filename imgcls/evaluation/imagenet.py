@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from imgcls.errors import UserError
-from imgcls.evaluation.gathered import GatheredEvaluator, Predictions, number, write_csv, write_json
+from imgcls.evaluation.gathered import GatheredEvaluator, Predictions, csv_text, json_text, number, write_results
 from imgcls.evaluation.metrics import confusion_matrix, per_class_accuracy, topk_accuracy
 
 
@@ -15,16 +15,16 @@ class ImageNetEvaluator(GatheredEvaluator):
     """Accuracy of single-label classification: ``{"accuracy": {"top1": ..., "top5": ...}}``, 0 to 100.
 
     Writes ``accuracy.json``, ``per_class.csv``, ``confusion_matrix.csv`` (rows: true class) and
-    ``predictions.csv`` (one row an image, in dataset order).
+    ``predictions.csv`` (one row per image, in dataset order).
 
     Args:
         classes: class names, index = label.
-        topk: the k to report; one that is larger than the number of classes is left out.
-        distributed: gather from all processes; otherwise each scores its own predictions.
+        topk: each k to report; values above the number of classes are left out.
+        distributed: gather from all processes; otherwise each process evaluates its own predictions.
         output_dir: folder for the result files, created when missing; None writes none.
 
     Raises:
-        UserError: ``topk`` leaves nothing to report.
+        UserError: ``classes`` is empty, or ``topk`` leaves nothing to report.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class ImageNetEvaluator(GatheredEvaluator):
         num_classes = len(self.classes)
         if labels.ndim != 1:
             raise UserError(
-                f"labels of shape {tuple(labels.shape)} are several an image, top-k accuracy needs one: take a set "
-                "with one label an image in DATASETS.TEST, or set MODEL.CLSNET.HEAD to 'sigmoid'"
+                f"labels of shape {tuple(labels.shape)} are multi-label, but top-k accuracy needs one label per image: "
+                "use a single-label dataset in DATASETS.TEST, or set MODEL.CLSNET.HEAD to 'sigmoid'"
             )
         pred = torch.stack([output["pred_classes"] for output in outputs])
         if pred.shape[1] < self.topk[-1]:
             raise UserError(
-                f"the model gives its {pred.shape[1]} best classes, but TEST.TOPK asks for top{self.topk[-1]}: "
+                f"the model returns its {pred.shape[1]} best classes, but TEST.TOPK asks for top{self.topk[-1]}: "
                 "lower TEST.TOPK, or build the model with the same TEST.TOPK"
             )
         pred = pred[:, : self.topk[-1]].cpu()
@@ -60,8 +60,8 @@ class ImageNetEvaluator(GatheredEvaluator):
         for name, values in (("predicted", pred), ("true", labels)):
             if values.min() < 0 or values.max() >= num_classes:
                 raise UserError(
-                    f"{name} classes go from {int(values.min())} to {int(values.max())}, the dataset has classes 0 to "
-                    f"{num_classes - 1}: MODEL.CLSNET.NUM_CLASSES and DATASETS.TEST must be of the same classes"
+                    f"{name} classes range from {int(values.min())} to {int(values.max())}, but the dataset has "
+                    f"classes 0 to {num_classes - 1}: MODEL.CLSNET.NUM_CLASSES and DATASETS.TEST must agree"
                 )
         return {"labels": labels, "pred_classes": pred, "scores": scores}
 
@@ -69,21 +69,18 @@ class ImageNetEvaluator(GatheredEvaluator):
         labels, pred = predictions.joined("labels"), predictions.joined("pred_classes")
         metrics = OrderedDict((f"top{k}", topk_accuracy(pred, labels, k).item()) for k in self.topk)
         if self.output_dir is not None:
-            self._write(predictions, labels, pred[:, 0], metrics)
+            write_results(self.output_dir, self._files(predictions, labels, pred[:, 0], metrics))
         return OrderedDict(accuracy=metrics)
 
-    def _write(self, predictions: Predictions, labels: Tensor, pred: Tensor, metrics: Mapping[str, float]) -> None:
-        folder, names = self.output_dir, self.classes
+    def _files(
+        self, predictions: Predictions, labels: Tensor, pred: Tensor, metrics: Mapping[str, float]
+    ) -> dict[str, str]:
+        names = self.classes
         matrix = confusion_matrix(pred, labels, len(names))
         counts, accuracy = matrix.sum(dim=1).tolist(), [number(a) for a in per_class_accuracy(matrix).tolist()]
-        per_class = [
-            {"class": name, "images": count, "accuracy": value}
-            for name, count, value in zip(names, counts, accuracy, strict=True)
-        ]
-        write_csv(folder / "per_class.csv", ("class", "images", "accuracy"), (row.values() for row in per_class))
-        rows = ([name, *row] for name, row in zip(names, matrix.tolist(), strict=True))
-        write_csv(folder / "confusion_matrix.csv", ["true \\ predicted", *names], rows)
-        columns = zip(
+        per_class = list(zip(names, counts, accuracy, strict=True))
+        columns = ("class", "images", "accuracy")
+        predicted = zip(
             predictions.image_ids,
             predictions.file_names,
             [names[i] for i in labels.tolist()],
@@ -91,7 +88,18 @@ class ImageNetEvaluator(GatheredEvaluator):
             [f"{s:.6f}" for s in predictions.joined("scores").tolist()],
             strict=True,
         )
-        write_csv(folder / "predictions.csv", ("image_id", "file_name", "label", "pred", "score"), columns)
-        # Last, because a reader takes the folder as complete when this file is there.
-        content = {"metrics": metrics, "num_images": len(labels), "per_class": per_class}
-        write_json(folder / "accuracy.json", content)
+        content = {
+            "metrics": metrics,
+            "num_images": len(labels),
+            "per_class": [dict(zip(columns, row, strict=True)) for row in per_class],
+        }
+        return {
+            "per_class.csv": csv_text(columns, per_class),
+            "confusion_matrix.csv": csv_text(
+                ["true \\ predicted", *names],
+                ([name, *row] for name, row in zip(names, matrix.tolist(), strict=True)),
+            ),
+            "predictions.csv": csv_text(("image_id", "file_name", "label", "pred", "score"), predicted),
+            # Last, because a reader takes the folder as complete when this file exists.
+            "accuracy.json": json_text(content),
+        }

@@ -1,6 +1,7 @@
-"""Metrics of single-label classification: tensors in, numbers out."""
+"""Metrics of single-label and multi-label classification as functions of tensors."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -16,9 +17,9 @@ from torchmetrics.functional.classification import (
 
 
 def topk_accuracy(pred_classes: Tensor, labels: Tensor, k: int) -> Tensor:
-    """Share of images whose class is among the k best.
+    """Computes the share of images whose true class is among the k best.
 
-    torchmetrics counts top-k from the scores of all classes; from the k best indices it is this one line.
+    torchmetrics needs the scores of all classes for this; here the indices of the k best are enough.
 
     Args:
         pred_classes: ``(N, >= k)`` class indices, best first.
@@ -33,7 +34,7 @@ def topk_accuracy(pred_classes: Tensor, labels: Tensor, k: int) -> Tensor:
 
 
 def confusion_matrix(pred: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Counts of (true, predicted) pairs.
+    """Counts (true, predicted) pairs.
 
     Args:
         pred: ``(N,)`` class indices.
@@ -43,12 +44,12 @@ def confusion_matrix(pred: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     Returns:
         ``(K, K)`` int64; rows are true classes, columns predicted ones.
     """
-    # Its own validation refuses one class and sorts all values; the evaluator has checked them.
+    # torchmetrics' own validation refuses a single class and sorts all values; the evaluator has checked them already.
     return multiclass_confusion_matrix(pred, labels, num_classes, validate_args=False)
 
 
 def per_class_accuracy(matrix: Tensor) -> Tensor:
-    """Share of each class's images that are recognised.
+    """Computes the share of each class's images that are classified correctly.
 
     Args:
         matrix: ``(K, K)`` counts, rows are true classes.
@@ -59,16 +60,20 @@ def per_class_accuracy(matrix: Tensor) -> Tensor:
     return 100.0 * matrix.diagonal().double() / matrix.sum(dim=1, dtype=torch.float64)
 
 
-_AT_THRESHOLD = {"precision": multilabel_precision, "recall": multilabel_recall, "F1": multilabel_f1_score}
+_AT_THRESHOLD: dict[str, Callable[..., Tensor]] = {
+    "precision": multilabel_precision,
+    "recall": multilabel_recall,
+    "F1": multilabel_f1_score,
+}
 
 
 class PerClass(NamedTuple):
-    """Numbers of each class.
+    """Metrics of each class.
 
     Attributes:
-        positives: ``(K,)`` int64, images that show the class.
+        positives: ``(K,)`` int64, number of images that have the class.
         metrics: ``AP``, ``precision``, ``recall``, ``F1``: ``(K,)`` float, 0 to 100; NaN for a class
-            without a positive, where none of them says anything about the model.
+            without positives, for which none of them is defined.
     """
 
     positives: Tensor
@@ -76,7 +81,7 @@ class PerClass(NamedTuple):
 
 
 def per_class_metrics(probs: Tensor, labels: Tensor, threshold: float = 0.5) -> PerClass:
-    """Average precision, and precision, recall and F1 at a threshold, of each class.
+    """Computes average precision, and precision, recall and F1 at a threshold, of each class.
 
     Args:
         probs: ``(N, K)`` float in [0, 1].
@@ -87,42 +92,38 @@ def per_class_metrics(probs: Tensor, labels: Tensor, threshold: float = 0.5) -> 
     positives = labels.sum(dim=0, dtype=torch.int64)
     present = positives > 0
     metrics = {name: torch.full((num_classes,), torch.nan) for name in ("AP", *_AT_THRESHOLD)}
-    num_present = int(present.sum())
-    if num_present == 0:
+    count = int(present.sum())
+    if count == 0:
         return PerClass(positives, metrics)
-    if num_present < num_classes:
+    if count < num_classes:
         probs, labels = probs[:, present], labels[:, present]
-    common = {"num_labels": num_present, "average": "none", "validate_args": False}
-    metrics["AP"][present] = 100 * multilabel_average_precision(probs, labels, **common)
+    metrics["AP"][present] = 100 * multilabel_average_precision(probs, labels, count, "none", validate_args=False)
     for name, function in _AT_THRESHOLD.items():
-        metrics[name][present] = 100 * function(probs, labels, threshold=threshold, **common)
+        metrics[name][present] = 100 * function(probs, labels, count, threshold, "none", validate_args=False)
     return PerClass(positives, metrics)
 
 
 def summary(probs: Tensor, labels: Tensor, per_class: PerClass, threshold: float = 0.5) -> OrderedDict[str, float]:
-    """The numbers of the whole set.
+    """Computes the metrics of the whole dataset.
 
     Args:
         probs: ``(N, K)`` float in [0, 1].
         labels: ``(N, K)`` multi-hot, an integer type.
-        per_class: what :func:`per_class_metrics` gives for the same tensors.
+        per_class: result of :func:`per_class_metrics` for the same tensors.
         threshold: a class is predicted where its probability is above it.
 
     Returns:
-        Percentages, 0 to 100. ``mAP`` and ``*_macro`` are means over the classes that have a positive;
-        ``*_micro`` count all decisions of all classes as one; ``exact_match`` is the share of images
-        whose whole set of labels is right. NaN where no class has a positive.
+        Percentages, 0 to 100. ``mAP`` and ``*_macro`` are means over the classes that have positives;
+        ``*_micro`` pool the decisions of all classes; ``exact_match`` is the share of images whose whole
+        label set is right. All but ``exact_match`` are NaN where no class has positives.
     """
-    common = {"num_labels": labels.shape[1], "validate_args": False}
-    micro = {"average": "micro", **common}
-    any_positive = bool(per_class.positives.any())
+    count = labels.shape[1]
     result = OrderedDict(mAP=per_class.metrics["AP"].nanmean().item())
-    ap_micro = multilabel_average_precision(probs, labels, **micro).item() if any_positive else torch.nan
-    result["mAP_micro"] = 100 * ap_micro
+    micro = {"mAP_micro": multilabel_average_precision(probs, labels, count, "micro", validate_args=False)}
     for name, function in _AT_THRESHOLD.items():
-        value = function(probs, labels, threshold=threshold, **micro).item() if any_positive else torch.nan
-        result[f"{name}_micro"] = 100 * value
-    for name in _AT_THRESHOLD:
-        result[f"{name}_macro"] = per_class.metrics[name].nanmean().item()
-    result["exact_match"] = 100 * multilabel_exact_match(probs, labels, threshold=threshold, **common).item()
+        micro[f"{name}_micro"] = function(probs, labels, count, threshold, "micro", validate_args=False)
+    any_positive = bool(per_class.positives.any())
+    result |= {name: 100 * value.item() if any_positive else torch.nan for name, value in micro.items()}
+    result |= {f"{name}_macro": per_class.metrics[name].nanmean().item() for name in _AT_THRESHOLD}
+    result["exact_match"] = 100 * multilabel_exact_match(probs, labels, count, threshold, validate_args=False).item()
     return result

@@ -3,12 +3,13 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from imgcls.errors import UserError
-from imgcls.evaluation.gathered import GatheredEvaluator, Predictions, number, write_csv, write_json
+from imgcls.evaluation.gathered import GatheredEvaluator, Predictions, csv_text, json_text, number, write_results
 from imgcls.evaluation.metrics import PerClass, per_class_metrics, summary
 
 logger = logging.getLogger(__name__)
@@ -19,16 +20,16 @@ class MultiLabelEvaluator(GatheredEvaluator):
 
     ``mAP``, ``mAP_micro``, ``precision``, ``recall`` and ``F1`` each ``_micro`` and ``_macro``, and
     ``exact_match``. Classes without a positive are logged and left out of the macro means.
-    Writes ``multilabel.json``, ``per_class.csv`` and ``predictions.csv`` (one row an image, in dataset order).
+    Writes ``multilabel.json``, ``per_class.csv`` and ``predictions.csv`` (one row per image, in dataset order).
 
     Args:
         classes: class names, index = label.
         threshold: a class is predicted where its probability is above it.
-        distributed: gather from all processes; otherwise each scores its own predictions.
+        distributed: gather from all processes; otherwise each process evaluates its own predictions.
         output_dir: folder for the result files, created when missing; None writes none.
 
     Raises:
-        UserError: the threshold is not between 0 and 1.
+        UserError: ``classes`` is empty, or the threshold is not between 0 and 1.
     """
 
     def __init__(
@@ -47,15 +48,15 @@ class MultiLabelEvaluator(GatheredEvaluator):
         num_classes = len(self.classes)
         if "probs" not in outputs[0]:
             raise UserError(
-                "the model gives no 'probs', but the test set has several labels an image: set MODEL.CLSNET.HEAD to "
-                "'sigmoid', or take a set with one label an image in DATASETS.TEST"
+                "the model returns no 'probs', but the test set is multi-label: set MODEL.CLSNET.HEAD to 'sigmoid', or "
+                "use a single-label dataset in DATASETS.TEST"
             )
         probs = torch.stack([output["probs"] for output in outputs]).float().cpu()
         for name, values in (("probabilities", probs), ("labels", labels)):
             if values.ndim != 2 or values.shape[1] != num_classes:
                 raise UserError(
                     f"{name} of shape {tuple(values.shape)} do not fit {num_classes} classes: MODEL.CLSNET.NUM_CLASSES "
-                    "and DATASETS.TEST must be of the same classes, and DATASETS.TEST multi-label"
+                    "and DATASETS.TEST must agree, and DATASETS.TEST must be multi-label"
                 )
         return {"labels": (labels > 0.5).to("cpu", torch.uint8), "probs": probs}
 
@@ -72,34 +73,35 @@ class MultiLabelEvaluator(GatheredEvaluator):
             )
         metrics = summary(probs, labels, per_class, self.threshold)
         if self.output_dir is not None:
-            self._write(predictions, labels, probs, per_class, metrics)
+            write_results(self.output_dir, self._files(predictions, labels, probs, per_class, metrics))
         return OrderedDict(multilabel=metrics)
 
-    def _write(
+    def _files(
         self, predictions: Predictions, labels: Tensor, probs: Tensor, per_class: PerClass, metrics: Mapping[str, float]
-    ) -> None:
-        folder = self.output_dir
+    ) -> dict[str, str]:
         values = {name: [number(v) for v in column.tolist()] for name, column in per_class.metrics.items()}
         columns = {"class": self.classes, "positives": per_class.positives.tolist(), **values}
-        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        write_csv(folder / "per_class.csv", list(columns), (row.values() for row in rows))
+        rows = list(zip(*columns.values(), strict=True))
         header = ("image_id", "file_name", "labels", "pred", "label_scores", "pred_scores")
-        write_csv(folder / "predictions.csv", header, self._prediction_rows(predictions, labels, probs))
         content = {
             "metrics": {name: number(value) for name, value in metrics.items()},
             "threshold": self.threshold,
             "num_images": len(labels),
-            "per_class": rows,
+            "per_class": [dict(zip(columns, row, strict=True)) for row in rows],
         }
-        # Last, because a reader takes the folder as complete when this file is there.
-        write_json(folder / "multilabel.json", content)
+        return {
+            "per_class.csv": csv_text(list(columns), rows),
+            "predictions.csv": csv_text(header, self._prediction_rows(predictions, labels, probs)),
+            # Last, because a reader takes the folder as complete when this file exists.
+            "multilabel.json": json_text(content),
+        }
 
-    def _prediction_rows(self, predictions: Predictions, labels: Tensor, probs: Tensor) -> Iterator[list]:
+    def _prediction_rows(self, predictions: Predictions, labels: Tensor, probs: Tensor) -> Iterator[list[Any]]:
         for image_id, name, label, prob in zip(
             predictions.image_ids, predictions.file_names, labels, probs, strict=True
         ):
-            shown = (label.nonzero().flatten(), (prob > self.threshold).nonzero().flatten())
-            # The separator in a name would tear the names from their scores.
-            classes = [";".join(self.classes[i].replace(";", ",") for i in index.tolist()) for index in shown]
-            scores = [";".join(f"{p:.6f}" for p in prob[index].tolist()) for index in shown]
+            indices = [chosen.nonzero().flatten().tolist() for chosen in (label, prob > self.threshold)]
+            # A separator inside a class name would shift the names against their scores.
+            classes = [";".join(self.classes[i].replace(";", ",") for i in index) for index in indices]
+            scores = [";".join(f"{p:.6f}" for p in prob[index].tolist()) for index in indices]
             yield [image_id, name, *classes, *scores]

@@ -1,4 +1,4 @@
-"""A trained classifier, made faster."""
+"""Faster inference with a trained model."""
 
 from imgcls.inference.fold import fold_batch_norm
 

@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolution before it: the same function with half of the layers."""
+"""Folds batch norms into the preceding convolutions: the same function with half of the layers."""
 
 import copy
 
@@ -10,14 +10,14 @@ _NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
-    """A copy of a trained model for inference, in evaluation mode.
+    """Copies a trained model and folds its batch norms, for inference.
 
     detectron2's ``Conv2d`` with a batch norm (``"BN"``, ``"SyncBN"``, ``"naiveSyncBN"``, ``"FrozenBN"``) becomes one
-    with a bias; any other norm stays. Outputs differ by rounding only. The copy must not be trained, and its parameters
-    have other names than the model's.
+    with a bias; other norms stay. Outputs differ by rounding only. The copy is in evaluation mode and must not be
+    trained; its state dict differs from the model's.
 
     Args:
-        model: a ``ClsNet``, a backbone, or any module of detectron2's convolutions; it is left as it was.
+        model: a ``ClsNet``, a backbone, or any module with detectron2's convolutions; it is not changed.
     """
     model = copy.deepcopy(model).eval()
     for module in model.modules():

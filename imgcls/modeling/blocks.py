@@ -1,5 +1,6 @@
 """The building blocks of MobileNets: convolution + norm + activation, and the two separable blocks."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from imgcls.errors import UserError
 
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
     "relu6": nn.ReLU6,
     "relu": nn.ReLU,
     "leaky_relu": partial(nn.LeakyReLU, 0.1),  # the slope of the 2020 project
@@ -19,13 +20,13 @@ _ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class ConvStyle:
-    """What all convolutions of a network share.
+    """Activation and norm of all convolutions of a network.
 
     Attributes:
         activation: ``"relu6"``, ``"relu"`` or ``"leaky_relu"``.
         norm: a name of detectron2's ``get_norm``.
         eps: added to the variance.
-        momentum: share of the new batch in the running statistics.
+        momentum: weight of the new batch in the running statistics.
     """
 
     activation: str = "relu6"
@@ -34,18 +35,18 @@ class ConvStyle:
     momentum: float = 0.1
 
     def make_activation(self) -> nn.Module:
-        """A new activation module, in place."""
+        """Creates an activation module that works in place."""
         if self.activation not in _ACTIVATIONS:
             raise UserError(f"MODEL.MNET.ACTIVATION is {self.activation!r}; allowed: one of {list(_ACTIVATIONS)}")
         return _ACTIVATIONS[self.activation](inplace=True)
 
     def make_norm(self, channels: int) -> nn.Module:
-        """A new norm module for ``channels`` channels."""
+        """Creates a norm module for ``channels`` channels."""
         try:
             norm = get_norm(self.norm, channels)
         except (KeyError, ValueError) as error:
             raise UserError(
-                f"MODEL.MNET.NORM is {self.norm!r}, which cannot norm {channels} channels: {error}"
+                f"MODEL.MNET.NORM is {self.norm!r}, which cannot normalise {channels} channels: {error}"
             ) from error
         if norm is None:
             raise UserError('MODEL.MNET.NORM is ""; the convolutions have no bias and need a norm, for example "BN"')
@@ -64,7 +65,7 @@ def conv_norm(
     groups: int = 1,
     activate: bool = True,
 ) -> Conv2d:
-    """Convolution without bias, norm, and an activation unless ``activate`` is off.
+    """Creates a convolution without bias, followed by a norm and, unless ``activate`` is off, an activation.
 
     ``(N, in_channels, H, W)`` to ``(N, out_channels, ceil(H / stride), ceil(W / stride))``.
     """
@@ -79,8 +80,8 @@ def conv_norm(
         norm=style.make_norm(out_channels),
         activation=style.make_activation() if activate else None,
     )
-    # As detectron2's and torchvision's networks: He et al. (arXiv 1502.01852) by fan-out, groups not counted. Counting
-    # them makes depthwise filters so large that the usual learning rates hardly turn them.
+    # As in detectron2's and torchvision's networks: He et al. (arXiv 1502.01852) by fan-out, not divided by groups.
+    # Dividing makes depthwise filters so large that the usual learning rates hardly change their direction.
     c2_msra_fill(conv)
     return conv
 
@@ -106,7 +107,7 @@ class InvertedResidual(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int, style: ConvStyle, expansion: int):
         super().__init__()
         hidden = in_channels * expansion
-        # The first row expands by 1: the paper's implementation and torchvision leave that convolution out.
+        # The first row expands by 1; the paper's implementation and torchvision omit that convolution.
         self.expand = conv_norm(in_channels, hidden, style) if expansion != 1 else nn.Identity()
         self.depthwise = conv_norm(hidden, hidden, style, 3, stride, groups=hidden)
         self.project = conv_norm(hidden, out_channels, style, activate=False)
@@ -119,9 +120,9 @@ class InvertedResidual(nn.Module):
 
 
 def scale_channels(channels: int, width_mult: float) -> int:
-    """``channels * width_mult`` rounded to a multiple of 8, at least 8 and at least 90 % of what was asked.
+    """Rounds ``channels * width_mult`` to a multiple of 8, at least 8 and at least 90 % of the exact value.
 
-    Equal to the V1 paper's channels at 1, 0.75, 0.5 and 0.25.
+    Gives the V1 paper's channels at 1, 0.75, 0.5 and 0.25.
     """
     wanted = channels * width_mult
     rounded = max(8, int(wanted + 4) // 8 * 8)

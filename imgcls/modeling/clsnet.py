@@ -1,4 +1,4 @@
-"""ClsNet: backbone + head + loss, with detectron2's calling convention."""
+"""ClsNet: backbone, head and loss with detectron2's calling convention."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,19 +20,25 @@ from imgcls.structures import as_batch
 class ClsNet(nn.Module):
     """An image classifier on any detectron2 backbone.
 
-    It normalises images itself: raw 0-255 in, in the channel order that the means are given in.
+    It takes raw images, 0-255, in the channel order of ``pixel_mean``, and normalises them itself.
+
+    The model can be pickled and copied. PyTorch cannot pickle compiled code, so a loaded or copied model is not
+    compiled; call ``backbone.compile()`` and ``head.compile()`` on it where that is wanted.
 
     Args:
-        backbone: returns ``in_feature`` among its features.
-        head: that feature to logits.
+        backbone: a backbone that returns ``in_feature``.
+        head: maps that feature to logits.
         loss: ``SoftmaxLoss`` or ``SigmoidLoss``.
         in_feature: name of the feature that the head reads.
-        pixel_mean: per channel, 0-255.
-        pixel_std: per channel, 0-255.
-        topk: how many of the best classes inference returns.
-        channels_last: convolution weights and images in channels-last memory format, which is faster.
-        compiled: backbone and head go through ``torch.compile`` when they are first called; names stay as they are.
+        pixel_mean: mean of each channel, 0-255.
+        pixel_std: standard deviation of each channel, 0-255.
+        topk: number of classes that inference returns.
+        channels_last: store convolution weights and images in channels-last memory format, which is faster.
+        compiled: compile backbone and head with ``torch.compile`` on their first call; parameter names do not change.
     """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     @configurable
     def __init__(
@@ -49,7 +55,7 @@ class ClsNet(nn.Module):
         compiled: bool = False,
     ):
         super().__init__()
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.channels_last = channels_last
         self.backbone = backbone.to(memory_format=self.memory_format)
         self.head = head.to(memory_format=self.memory_format)
         if compiled:
@@ -63,13 +69,14 @@ class ClsNet(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """The constructor's arguments from ``MODEL`` and ``TEST.TOPK``."""
         backbone = build_backbone(cfg)
         clsnet, mnet = cfg.MODEL.CLSNET, cfg.MODEL.MNET
         in_feature = _in_feature(feature_names(clsnet.IN_FEATURES, "MODEL.CLSNET.IN_FEATURES"), backbone)
         if clsnet.NUM_CLASSES < 1 or clsnet.POS_WEIGHT == "auto":
             raise UserError(
-                "MODEL.CLSNET.NUM_CLASSES -1 and POS_WEIGHT 'auto' come from the training set: "
-                "call imgcls.engine.resolve_from_data(cfg) before the model is built, or write numbers"
+                "MODEL.CLSNET.NUM_CLASSES -1 and POS_WEIGHT 'auto' are read from the training set: "
+                "call imgcls.engine.resolve_from_data(cfg) before building the model, or set numbers"
             )
         return {
             "backbone": backbone,
@@ -91,15 +98,26 @@ class ClsNet(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are and images are moved to."""
+        """Device of the weights; ``forward`` moves images and labels to it."""
         return self.pixel_mean.device
 
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Memory format of weights and images; a property because ``torch.save`` cannot pickle its value."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
     def forward(self, batched_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Any:
-        """Losses in training mode, predictions in evaluation mode; see ``structures.as_batch`` for the input.
+        """Computes losses in training mode and predictions in evaluation mode.
+
+        Args:
+            batched_inputs: see ``structures.as_batch``. Labels are needed only in training.
 
         Returns:
             ``{"loss_cls": scalar}``, or per image ``{"pred_classes": (k,) int64 best first, "scores": (k,)
-            float32 in [0, 1]}`` and with the sigmoid head ``"probs": (K,)``. Labels are needed only in training.
+            float32 in [0, 1]}`` and with the sigmoid head ``"probs": (K,)``.
+
+        Raises:
+            UserError: a training batch has no labels.
         """
         batch = as_batch(batched_inputs)
         logits = self.logits(batch.images)
@@ -110,13 +128,14 @@ class ClsNet(nn.Module):
         return {"loss_cls": self.loss(logits, batch.labels.to(self.device, non_blocking=True))}
 
     def logits(self, images: Tensor) -> Tensor:
-        """Raw images ``(N, C, H, W)``, 0-255, uint8 or float, to logits ``(N, K)``."""
+        """Maps raw images ``(N, C, H, W)``, 0-255, uint8 or float, to logits ``(N, K)``."""
         images = images.to(self.device, non_blocking=True).contiguous(memory_format=self.memory_format)
         normalised = (images - self.pixel_mean).div_(self.pixel_std)
         return self.head(self.backbone(normalised)[self.in_feature])
 
     def _predictions(self, probs: Tensor) -> list[dict[str, Tensor]]:
-        scores, classes = probs.topk(min(self.topk, probs.shape[1]), dim=1)
+        # Not probs.shape[1], which is a tensor while the model is traced.
+        scores, classes = probs.topk(min(self.topk, self.head.num_classes), dim=1)
         results = [{"pred_classes": c, "scores": s} for c, s in zip(classes, scores, strict=True)]
         if self.loss.multi_label:
             for result, row in zip(results, probs, strict=True):
@@ -125,7 +144,7 @@ class ClsNet(nn.Module):
 
 
 def build_loss(cfg: CfgNode) -> SoftmaxLoss | SigmoidLoss:
-    """The loss that ``MODEL.CLSNET.HEAD`` names."""
+    """Builds the loss that ``MODEL.CLSNET.HEAD`` names."""
     if cfg.MODEL.CLSNET.HEAD == "softmax":
         return SoftmaxLoss(cfg.MODEL.CLSNET.LABEL_SMOOTHING)
     if cfg.MODEL.CLSNET.HEAD == "sigmoid":
@@ -137,6 +156,6 @@ def _in_feature(names: Sequence[str], backbone: Backbone) -> str:
     available = list(backbone.output_shape())
     if len(names) != 1 or names[0] not in available:
         raise UserError(
-            f"MODEL.CLSNET.IN_FEATURES is {list(names)}; allowed: one of {available}, which the backbone gives"
+            f"MODEL.CLSNET.IN_FEATURES is {list(names)}; allowed: one of {available}, the features of the backbone"
         )
     return names[0]

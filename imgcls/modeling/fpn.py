@@ -16,45 +16,50 @@ from imgcls.modeling.timm_backbone import build_timm_backbone
 
 @BACKBONE_REGISTRY.register()
 def build_mnetv1_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """MobileNetV1 under an FPN as Faster and Mask R-CNN use it: the last level is pooled once more (p6)."""
+    """MobileNetV1 under an FPN for Faster and Mask R-CNN: the last level is pooled once more (p6)."""
     return build_fpn(cfg, build_mnetv1_backbone(cfg, input_shape))
 
 
 @BACKBONE_REGISTRY.register()
 def build_mnetv2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """MobileNetV2 under an FPN as Faster and Mask R-CNN use it: the last level is pooled once more (p6)."""
+    """MobileNetV2 under an FPN for Faster and Mask R-CNN: the last level is pooled once more (p6)."""
     return build_fpn(cfg, build_mnetv2_backbone(cfg, input_shape))
 
 
 @BACKBONE_REGISTRY.register()
 def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """A network of timm under an FPN as Faster and Mask R-CNN use it: the last level is pooled once more (p6)."""
+    """A timm network under an FPN for Faster and Mask R-CNN: the last level is pooled once more (p6)."""
     return build_fpn(cfg, build_timm_backbone(cfg, input_shape))
 
 
 @BACKBONE_REGISTRY.register()
 def build_retinanet_mnetv1_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """MobileNetV1 under an FPN as RetinaNet uses it: two more levels, by convolution (p6, p7)."""
+    """MobileNetV1 under an FPN for RetinaNet: two more levels by convolution (p6, p7)."""
     return build_retinanet_fpn(cfg, build_mnetv1_backbone(cfg, input_shape))
 
 
 @BACKBONE_REGISTRY.register()
 def build_retinanet_mnetv2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """MobileNetV2 under an FPN as RetinaNet uses it: two more levels, by convolution (p6, p7)."""
+    """MobileNetV2 under an FPN for RetinaNet: two more levels by convolution (p6, p7)."""
     return build_retinanet_fpn(cfg, build_mnetv2_backbone(cfg, input_shape))
 
 
 @BACKBONE_REGISTRY.register()
 def build_retinanet_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """A network of timm under an FPN as RetinaNet uses it: two more levels, by convolution (p6, p7)."""
+    """A timm network under an FPN for RetinaNet: two more levels by convolution (p6, p7)."""
     return build_retinanet_fpn(cfg, build_timm_backbone(cfg, input_shape))
 
 
 def build_fpn(cfg: CfgNode, bottom_up: Backbone, top_block: nn.Module | None = None) -> FPN:
-    """An FPN of ``MODEL.FPN`` on any backbone.
+    """Builds the FPN of ``MODEL.FPN`` on any backbone.
+
+    Args:
+        cfg: the config.
+        bottom_up: the backbone.
+        top_block: adds the coarser levels; max pooling of the last level by default.
 
     Raises:
-        ValueError: ``MODEL.FPN.IN_FEATURES`` that the backbone does not give, or that skip a level.
+        UserError: ``MODEL.FPN.IN_FEATURES`` names features that the backbone does not have, or skips a level.
     """
     names = cfg.MODEL.FPN.IN_FEATURES
     _check(names, bottom_up)
@@ -69,7 +74,7 @@ def build_fpn(cfg: CfgNode, bottom_up: Backbone, top_block: nn.Module | None = N
 
 
 def build_retinanet_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
-    """An FPN of ``MODEL.FPN`` with RetinaNet's two levels more, made from the last feature of the backbone."""
+    """Builds the FPN of ``MODEL.FPN`` with RetinaNet's two extra levels, from the last feature of the backbone."""
     names = cfg.MODEL.FPN.IN_FEATURES
     _check(names, bottom_up)
     last = bottom_up.output_shape()[names[-1]]
@@ -81,12 +86,12 @@ def _check(names: Sequence[str], bottom_up: Backbone) -> None:
     unknown = [name for name in names if name not in shapes]
     if unknown or not names:
         raise UserError(
-            f"MODEL.FPN.IN_FEATURES is {list(names)}; the backbone gives {list(shapes)}: "
-            "take of these, or add what is missing to MODEL.MNET.OUT_FEATURES (MODEL.TIMM.OUT_FEATURES)"
+            f"MODEL.FPN.IN_FEATURES is {list(names)}; the backbone returns {list(shapes)}: "
+            "choose among these, or add the missing ones to MODEL.MNET.OUT_FEATURES (MODEL.TIMM.OUT_FEATURES)"
         )
     strides = [shapes[name].stride for name in names]
     if any(after != 2 * before for before, after in itertools.pairwise(strides)):
         raise UserError(
             f"MODEL.FPN.IN_FEATURES is {list(names)}, with strides {strides}; "
-            "an FPN needs features in order, each with twice the stride of the one before it"
+            "an FPN needs features in order, each with twice the stride of the previous one"
         )

@@ -10,7 +10,7 @@ class ClsHead(nn.Module):
     """Optional 1x1 convolution, global average pooling, dropout, linear.
 
     Args:
-        input_shape: of the feature, an entry of the backbone's ``output_shape()``.
+        input_shape: shape of the feature, an entry of the backbone's ``output_shape()``.
         num_classes: K.
         conv_dim: channels of the 1x1 convolution (MobileNetV2: 1280), 0 for none.
         dropout: probability of zeroing a pooled channel in training.
@@ -35,9 +35,9 @@ class ClsHead(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """K, the length of a row of logits."""
+        """K, the number of logits per image."""
         return self.linear.out_features
 
     def forward(self, feature: Tensor) -> Tensor:
-        """Feature ``(N, C, H, W)`` to logits ``(N, K)``, any real number."""
+        """Maps a feature ``(N, C, H, W)`` to logits ``(N, K)``, unbounded."""
         return self.linear(self.dropout(self.pool(self.conv(feature)).flatten(1)))

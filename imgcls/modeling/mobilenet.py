@@ -1,4 +1,4 @@
-"""The class that MobileNetV1 and V2 share: a stem and named stages, built from a table of rows."""
+"""MobileNetV1 and V2: one class that builds a stem and named stages from a table of rows, and the two tables."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ class Row(NamedTuple):
     Attributes:
         stage: name of the stage that the row belongs to.
         channels: output channels at width 1.
-        blocks: how many blocks at depth 1; the first one strides.
+        blocks: number of blocks at depth 1; only the first one has the stride.
         stride: 1 or 2.
         make: ``make(in_channels, out_channels, stride, style)`` builds one block.
     """
@@ -37,22 +37,22 @@ class Row(NamedTuple):
 
 
 class MobileNet(Backbone):
-    """A MobileNet without classifier: ``{"stem": 2, "mob2": 4, "mob3": 8, "mob4": 16, "mob5": 32}`` strides.
+    """A MobileNet without classifier; its features and their strides are stem 2, mob2 4, mob3 8, mob4 16, mob5 32.
 
     Args:
         rows: the architecture table.
-        out_features: which stages to return; later ones are not built.
+        out_features: stages to return; later ones are not built.
         in_channels: channels of the image.
         width_mult: multiplies all channels (see ``scale_channels``).
-        depth_mult: a row of n blocks gets ``ceil(n * depth_mult)``, at least 1.
+        depth_mult: a row of n blocks gets ``ceil(n * depth_mult)`` blocks, at least 1.
         blocks: blocks per row instead of the table's; empty for the table's.
         stem_stride: 2, or 1 for small images, which halves all strides.
         style: activation and norm of all convolutions.
-        freeze_at: 0 nothing, 1 stem, 2 stem + mob2, ... Frozen stages get no gradient and FrozenBN: not one bit
-            of them changes in training.
+        freeze_at: 0 freezes nothing, 1 the stem, 2 stem and mob2, ... Frozen stages get no gradients and FrozenBN,
+            so that training does not change a single bit of them.
 
     Raises:
-        ValueError: unknown feature, ``blocks`` of another length, ``freeze_at`` beyond the last stage, a
+        UserError: an unknown feature, ``blocks`` of the wrong length, ``freeze_at`` beyond the last stage, or a
             multiplier that is not above 0.
     """
 
@@ -75,15 +75,15 @@ class MobileNet(Backbone):
         built = STAGES[: max(STAGES.index(name) for name in out_features) + 1]
         self._out_features = [name for name in STAGES if name in out_features]
         channels, stride = scale_channels(32, width_mult), stem_stride
-        self.stages = nn.ModuleDict({"stem": conv_norm(in_channels, channels, style, 3, stride)})
+        stem = conv_norm(in_channels, channels, style, 3, stride)
+        stages: dict[str, nn.Sequential] = {}
         self._out_feature_channels = {"stem": channels}
         self._out_feature_strides = {"stem": stride}
         for row, count in zip(rows, blocks or [row.blocks for row in rows], strict=True):
             if row.stage not in built:
                 break
-            stage = self.stages[row.stage] if row.stage in self.stages else nn.Sequential()
-            self.stages[row.stage] = stage
-            # The small subtraction undoes float rounding: 10 * 1.1 is 11.000000000000002.
+            stage = stages.setdefault(row.stage, nn.Sequential())
+            # The small subtraction compensates for float rounding: 10 * 1.1 is 11.000000000000002.
             for index in range(max(1, math.ceil(count * depth_mult - 1e-9))):
                 step = row.stride if index == 0 else 1
                 out_channels = scale_channels(row.channels, width_mult)
@@ -91,10 +91,11 @@ class MobileNet(Backbone):
                 channels, stride = out_channels, stride * step
             self._out_feature_channels[row.stage] = channels
             self._out_feature_strides[row.stage] = stride
+        self.stages = nn.ModuleDict({"stem": stem, **stages})
         self.freeze(freeze_at)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Normalised images ``(N, C, H, W)`` to ``{name: (N, channels, H / stride, W / stride)}``, rounded up."""
+        """Maps normalised images ``(N, C, H, W)`` to ``{name: (N, channels, H / stride, W / stride)}``, rounded up."""
         features = {}
         for name, stage in self.stages.items():
             x = stage(x)
@@ -103,7 +104,11 @@ class MobileNet(Backbone):
         return features
 
     def freeze(self, freeze_at: int) -> "MobileNet":
-        """Freezes the first ``freeze_at`` of stem, mob2, mob3, mob4, mob5, for good."""
+        """Permanently freezes the first ``freeze_at`` of stem, mob2, mob3, mob4, mob5.
+
+        Raises:
+            UserError: ``freeze_at`` is beyond the last stage.
+        """
         if not 0 <= freeze_at <= len(self.stages):
             raise UserError(
                 f"MODEL.BACKBONE.FREEZE_AT is {freeze_at}; allowed: 0 (nothing) to {len(self.stages)} "
@@ -116,18 +121,21 @@ class MobileNet(Backbone):
         return self
 
 
-def build_mobilenet_kwargs(cfg: CfgNode) -> dict:
-    """``MobileNet``'s keyword arguments from ``MODEL.MNET`` and ``MODEL.BACKBONE``; for the ``build_*`` functions."""
+def _build(rows: Sequence[Row], cfg: CfgNode, input_shape: ShapeSpec) -> MobileNet:
     mnet = cfg.MODEL.MNET
-    return {
-        "out_features": feature_names(mnet.OUT_FEATURES, "MODEL.MNET.OUT_FEATURES"),
-        "width_mult": mnet.WIDTH_MULT,
-        "depth_mult": mnet.DEPTH_MULT,
-        "blocks": mnet.BLOCKS,
-        "stem_stride": mnet.STEM_STRIDE,
-        "style": ConvStyle(mnet.ACTIVATION, mnet.NORM, mnet.BN_EPS, mnet.BN_MOMENTUM),
-        "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT,
-    }
+    backbone = MobileNet(
+        rows,
+        feature_names(mnet.OUT_FEATURES, "MODEL.MNET.OUT_FEATURES"),
+        in_channels=input_shape.channels,
+        width_mult=mnet.WIDTH_MULT,
+        depth_mult=mnet.DEPTH_MULT,
+        blocks=mnet.BLOCKS,
+        stem_stride=mnet.STEM_STRIDE,
+        style=ConvStyle(mnet.ACTIVATION, mnet.NORM, mnet.BN_EPS, mnet.BN_MOMENTUM),
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+    )
+    build_checked(cfg, backbone)
+    return backbone
 
 
 def _check(
@@ -146,15 +154,15 @@ def _check(
             raise UserError(f"MODEL.MNET.{key} is {value}; allowed: a number above 0")
     if blocks and (len(blocks) != len(rows) or min(blocks) < 1):
         raise UserError(
-            f"MODEL.MNET.BLOCKS is {list(blocks)}; allowed: [] or {len(rows)} whole numbers from 1, one for each row "
+            f"MODEL.MNET.BLOCKS is {list(blocks)}; allowed: [] or {len(rows)} integers from 1, one for each row "
             f"of {[f'{row.channels} channels' for row in rows]}"
         )
     if stem_stride not in (1, 2):
         raise UserError(f"MODEL.MNET.STEM_STRIDE is {stem_stride}; allowed: 1 or 2")
 
 
-# Table 1 of the paper.
-V1_ROWS = (
+# arXiv 1704.04861, table 1.
+MOBILENET_V1 = (
     Row("mob2", 64, 1, 1, DepthwiseSeparable),
     Row("mob2", 128, 2, 2, DepthwiseSeparable),
     Row("mob3", 256, 2, 2, DepthwiseSeparable),
@@ -164,21 +172,21 @@ V1_ROWS = (
 
 
 def mobilenet_v1(**kwargs: Any) -> MobileNet:
-    """MobileNetV1 from plain arguments; they are those of ``MobileNet`` without ``rows``."""
-    return MobileNet(V1_ROWS, **kwargs)
+    """Creates a MobileNetV1; takes the arguments of ``MobileNet`` except ``rows``."""
+    return MobileNet(MOBILENET_V1, **kwargs)
 
 
 @BACKBONE_REGISTRY.register()
 def build_mnetv1_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> MobileNet:
-    """MobileNetV1 from ``MODEL.MNET`` and ``MODEL.BACKBONE.FREEZE_AT``, for any detectron2 model."""
-    return build_checked(cfg, mobilenet_v1(in_channels=input_shape.channels, **build_mobilenet_kwargs(cfg)))
+    """Builds the MobileNetV1 of ``MODEL.MNET`` and ``MODEL.BACKBONE.FREEZE_AT``, for any detectron2 model."""
+    return _build(MOBILENET_V1, cfg, input_shape)
 
 
 _expand_1 = partial(InvertedResidual, expansion=1)
 _expand_6 = partial(InvertedResidual, expansion=6)
 
-# Table 2 of the paper.
-V2_ROWS = (
+# arXiv 1801.04381, table 2.
+MOBILENET_V2 = (
     Row("mob2", 16, 1, 1, _expand_1),
     Row("mob2", 24, 2, 2, _expand_6),
     Row("mob3", 32, 3, 2, _expand_6),
@@ -190,11 +198,11 @@ V2_ROWS = (
 
 
 def mobilenet_v2(**kwargs: Any) -> MobileNet:
-    """MobileNetV2 from plain arguments; they are those of ``MobileNet`` without ``rows``."""
-    return MobileNet(V2_ROWS, **kwargs)
+    """Creates a MobileNetV2; takes the arguments of ``MobileNet`` except ``rows``."""
+    return MobileNet(MOBILENET_V2, **kwargs)
 
 
 @BACKBONE_REGISTRY.register()
 def build_mnetv2_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> MobileNet:
-    """MobileNetV2 from ``MODEL.MNET`` and ``MODEL.BACKBONE.FREEZE_AT``, for any detectron2 model."""
-    return build_checked(cfg, mobilenet_v2(in_channels=input_shape.channels, **build_mobilenet_kwargs(cfg)))
+    """Builds the MobileNetV2 of ``MODEL.MNET`` and ``MODEL.BACKBONE.FREEZE_AT``, for any detectron2 model."""
+    return _build(MOBILENET_V2, cfg, input_shape)

@@ -1,4 +1,4 @@
-"""A network of timm by its name: created with features instead of a classifier, or refused."""
+"""Creates timm networks that return features instead of logits, and freezes parts of them."""
 
 import difflib
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from imgcls.errors import UserError
 
 
 def check_name(name: str, pretrained: bool) -> None:
-    """Refuses what timm does not have.
+    """Checks that timm has a network of that name.
 
     Raises:
-        ValueError: timm is not installed, an unknown name, or no weights of that name though they are wanted.
+        UserError: timm is not installed, the name is unknown, or pretrained weights are requested and timm has none.
     """
     timm = _import_timm()
     known = {*timm.list_models(), *timm.list_models(include_tags=True)}
@@ -31,31 +31,32 @@ def check_name(name: str, pretrained: bool) -> None:
 
 
 def find_features(name: str, in_channels: int) -> dict[str, int]:
-    """All features of a network in forward order, with timm's index; only a built network knows them.
+    """Lists all features of a network in forward order, each with its index in timm.
 
     Raises:
-        ValueError: timm cannot build the network with features.
+        UserError: timm cannot build the network with features.
     """
     try:
-        info = create_network(name, in_chans=in_channels).feature_info
-    except Exception as error:  # each family of networks refuses in its own way
+        with torch.device("meta"):  # only a built network knows its features, but it needs no weights for that
+            info = create_network(name, in_chans=in_channels).feature_info
+    except Exception as error:  # each family of networks raises other exceptions
         raise UserError(
             f"MODEL.TIMM.NAME is {name!r}, which timm cannot build with features ({type(error).__name__}: {error}); "
             "allowed: a network that timm.create_model(name, features_only=True) builds"
         ) from error
     names = [row["module"] for row in info.info]
-    # A few networks have a feature without a name, which cannot be had, or two of the same name.
+    # A few networks have a feature without a name, which cannot be requested, or two of the same name.
     unique = [f"{name}.{index}" if names.count(name) > 1 else name for index, name in enumerate(names)]
     return {unique[index]: index for index, name in enumerate(names) if name}
 
 
-def create_network(name: str, **kwargs: Any) -> nn.Module:
-    """``timm.create_model`` for features, of transformers for images of any size."""
+def create_network(name: str, **kwargs: Any) -> Any:
+    """Calls ``timm.create_model`` with features; transformers accept images of any size where timm supports it."""
     timm = _import_timm()
     try:
-        # Most transformers else take images of one size only.
+        # Without this argument most transformers accept images of a single size only.
         return timm.create_model(name, features_only=True, dynamic_img_size=True, **kwargs)
-    except TypeError:  # the other networks know no such argument
+    except TypeError:  # other networks do not have the argument
         return timm.create_model(name, features_only=True, **kwargs)
 
 
@@ -64,45 +65,45 @@ def _import_timm() -> ModuleType:
         import timm
     except ModuleNotFoundError as error:
         raise UserError(
-            f'MODEL.BACKBONE.NAME is one of timm, and {error.name} is not installed: pip install -e ".[timm]"'
+            f'MODEL.BACKBONE.NAME needs timm, and {error.name} is not installed: pip install -e ".[timm]"'
         ) from error
     return timm
 
 
 def trim_and_freeze(net: nn.Module, used: Sequence[Tensor], frozen: Sequence[Tensor], source: str) -> None:
-    """Freezes what ``frozen`` was computed from, and drops or switches off what ``used`` was not computed from.
+    """Freezes what ``frozen`` was computed from, and removes or freezes what ``used`` was not computed from.
 
     Args:
         net: a network of ``timm.create_model(..., features_only=True)``.
-        used: outputs of the network, in evaluation mode, with gradients.
-        frozen: the same, of those to freeze.
-        source: what to call the network in messages.
+        used: outputs of the network in evaluation mode, with gradients.
+        frozen: those outputs up to which the network is frozen.
+        source: name of the network in messages.
 
     Raises:
-        ValueError: a norm to freeze that timm cannot freeze.
+        UserError: timm cannot freeze one of the norms.
     """
     needed = _parameters_of(net, used)
     fixed = _parameters_of(net, frozen)
     _drop_blocks(net, needed)
     for name, parameter in net.named_parameters():
-        # What no feature needs never gets a gradient, and DDP would wait for it.
+        # A parameter that no feature needs never gets a gradient, and DDP would wait for it.
         if name in fixed or name not in needed:
             parameter.requires_grad = False
     _freeze_norms(net, fixed, source)
 
 
 def _parameters_of(net: nn.Module, features: Sequence[Tensor]) -> set[str]:
-    """Names of the parameters that features were computed from: those that autograd finds."""
+    """Finds the names of the parameters that features were computed from, by autograd."""
     if not features:
         return set()
     named = [(name, parameter) for name, parameter in net.named_parameters() if parameter.requires_grad]
-    total = sum(feature.sum() for feature in features)
+    total = torch.stack([feature.sum() for feature in features]).sum()
     grads = torch.autograd.grad(total, [p for _, p in named], retain_graph=True, allow_unused=True)
     return {name for (name, _), grad in zip(named, grads, strict=True) if grad is not None}
 
 
 def _drop_blocks(net: nn.Module, needed: set[str]) -> None:
-    """timm leaves out what comes after the last feature by itself, but for EfficientNets and their like."""
+    """Removes what comes after the last feature, which timm itself does for all but EfficientNet-like networks."""
     blocks = getattr(net, "blocks", None)
     while isinstance(blocks, nn.Sequential) and len(blocks):
         if needed & {name for name, _ in blocks[-1].named_parameters(f"blocks.{len(blocks) - 1}")}:
@@ -111,7 +112,7 @@ def _drop_blocks(net: nn.Module, needed: set[str]) -> None:
 
 
 def _freeze_norms(net: nn.Module, fixed: set[str], source: str) -> None:
-    # detectron2's converter would lose the activation that is inside of many of timm's norms.
+    # detectron2's converter would drop the activation that many of timm's norms contain.
     from timm.utils import freeze
 
     norms = [
@@ -120,7 +121,7 @@ def _freeze_norms(net: nn.Module, fixed: set[str], source: str) -> None:
         if getattr(module, "running_var", None) is not None
         and fixed & {own for own, _ in module.named_parameters(name, recurse=False)}
     ]
-    if norms:  # an empty list would mean all of the network
+    if norms:  # an empty list would freeze the whole network
         freeze(net, norms)
     for name in norms:
         module = net.get_submodule(name)

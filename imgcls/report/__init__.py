@@ -1,4 +1,4 @@
-"""What a finished run shows: a table of its metrics and three images."""
+"""What a run shows: a table of its metrics, and figures."""
 
 from imgcls.report.run_report import Report, write_report
 

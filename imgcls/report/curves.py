@@ -1,47 +1,16 @@
-"""What all images share; no pyplot, so that nothing of a caller's matplotlib state is touched."""
+"""Training curves: the loss and the test metrics of a run."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from imgcls.errors import UserError, UserFileNotFoundError
+from imgcls.report.figure import BLUE, GREY, ORANGE, new_figure, plain, save
 
-BLUE, ORANGE, GREY = "#1f6fb4", "#d9730d", "#8a8f98"
-GREEN, RED = "#1a7f37", "#c62828"
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, that lays itself out."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
-    return figure
-
-
-def save(figure: Figure, path: Path) -> Path:
-    """Writes the PNG, in a folder that need not be there yet, and gives its path back.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    try:
-        path.parent.mkdir(exist_ok=True)
-        figure.savefig(path, dpi=130)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}; make the folder writable") from error
-    return path
-
-
-def plain(name: str, length: int = 24) -> str:
-    """A class name as a label: cut where it is long, and a ``$`` of it is not read as a formula."""
-    short = name if len(name) <= length else name[: length - 1] + "…"
-    return short.replace("$", r"\$")
-
-
-# Key of metrics.json (with several test sets behind "<dataset>/"), legend, style.
+# Key in metrics.json (with several test sets, it follows "<dataset>/"), legend, style.
 _ACCURACY = (
     ("accuracy/top1", "top-1, test", {"color": BLUE, "marker": "o"}),
     ("accuracy/top5", "top-5, test", {"color": ORANGE, "marker": "s"}),
@@ -51,10 +20,10 @@ _ACCURACY = (
 
 
 def read_history(path: Path) -> dict[int, dict[str, Any]]:
-    """Scalars by iteration, of the last run only where a resumed or repeated one went over the same iterations.
+    """Reads the scalars of each iteration; where a resumed run repeated iterations, only its own count.
 
     Raises:
-        UserError: the file is missing or has no line of detectron2's writer.
+        UserError: the file is missing or has no line that detectron2's writer wrote.
     """
     if not path.is_file():
         raise UserFileNotFoundError(f"{path}: no such file; give the OUTPUT_DIR of a training run")
@@ -65,9 +34,9 @@ def read_history(path: Path) -> dict[int, dict[str, Any]]:
             scalars = json.loads(line)
             iteration = int(scalars.pop("iteration"))
         except (ValueError, KeyError, TypeError, AttributeError):
-            # A run that was killed while it wrote leaves half a line.
+            # A run that was killed while writing leaves half a line.
             continue
-        # The loss is written in order, evaluations may come after a later loss: only the loss shows a restart.
+        # An evaluation may be written after the loss of a later iteration, so only the loss reveals a restart.
         if "total_loss" in scalars:
             if iteration <= last_trained:
                 history = {i: old for i, old in history.items() if i < iteration}
@@ -79,14 +48,14 @@ def read_history(path: Path) -> dict[int, dict[str, Any]]:
 
 
 def draw_curves(metrics_json: Path, path: Path) -> Path:
-    """Draws the loss on the left, top-1 and top-5 (several labels an image: mAP and F1) on the right.
+    """Draws the loss on the left and top-1 and top-5 (multi-label: mAP and F1) on the right.
 
     Args:
         metrics_json: the run's ``metrics.json``.
         path: the PNG to write.
 
     Raises:
-        UserError: ``metrics_json`` is missing or is none.
+        UserError: ``metrics_json`` is missing or not a run's.
     """
     history = read_history(metrics_json)
     figure = new_figure(11, 4.2)

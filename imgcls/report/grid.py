@@ -1,5 +1,6 @@
 """A grid of test images with predicted and true class, mistakes first."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,13 +8,12 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from imgcls.data.image import BadImageError, read_image
-from imgcls.report.curves import GREEN, GREY, RED, new_figure, plain, save
-from imgcls.report.results import read_csv
+from imgcls.report.figure import GREEN, GREY, RED, new_figure, plain, read_csv, save
 
 _COLUMNS, _ROWS = 6, 4
-# Pixels of a tile: a photograph is shrunk to this before matplotlib gets it.
+# Pixels: larger images are shrunk to this before they are drawn.
 _TILE = 320
-# Letters that fit above a tile.
+# Characters that fit above a tile.
 _NAME = 22
 
 
@@ -23,10 +23,10 @@ class Tile:
 
     Attributes:
         file_name: its path.
-        predicted: names of the predicted classes with their scores.
-        true: names of the true classes.
+        predicted: the predicted class with its score, or the predicted classes.
+        true: the true class or classes.
         right: whether both are the same.
-        confidence: 0 to 1; of a mistake, how sure the model was of what is wrong.
+        confidence: 0 to 1; for a mistake, the confidence in what is wrong.
     """
 
     file_name: str
@@ -36,29 +36,36 @@ class Tile:
     confidence: float
 
 
-def read_tiles(path: Path) -> list[Tile]:
-    """The rows of ``predictions.csv``: mistakes first, most confident ones first; then right ones, least sure first.
+def read_tiles(path: Path, labels: Mapping[str, str]) -> list[Tile]:
+    """Reads ``predictions.csv``: mistakes first, most confident ones first; then right ones, least confident first.
+
+    Args:
+        path: the file.
+        labels: text for each class name, from ``label_classes``; other names are drawn as they are.
 
     Raises:
         UserError: the file is missing or empty.
     """
     header, *rows = read_csv(path)
     read = _read_multi_label if "labels" in header else _read_single_label
-    tiles = [read(dict(zip(header, row, strict=True))) for row in rows]
+    # In a list of several classes, the evaluator writes ";" in a name as ",".
+    labels = {name.replace(";", ","): label for name, label in labels.items()} | dict(labels)
+    tiles = [read(dict(zip(header, row, strict=True)), labels) for row in rows]
     return sorted(tiles, key=lambda tile: (tile.right, tile.confidence if tile.right else -tile.confidence))
 
 
-def draw_grid(predictions_csv: Path, path: Path) -> Path:
-    """Draws up to 24 test images; a title is green where the prediction is right and red where it is not.
+def draw_grid(predictions_csv: Path, path: Path, labels: Mapping[str, str]) -> Path:
+    """Draws up to 24 test images; a title is green where the prediction is right and red where it is wrong.
 
     Args:
         predictions_csv: ``predictions.csv`` of an evaluation.
         path: the PNG to write.
+        labels: as for ``read_tiles``.
 
     Raises:
         UserError: ``predictions_csv`` is missing or empty.
     """
-    tiles = read_tiles(predictions_csv)
+    tiles = read_tiles(predictions_csv, labels)
     shown = tiles[: _COLUMNS * _ROWS]
     columns = min(_COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
@@ -81,7 +88,7 @@ def _draw_tile(axes: Axes, tile: Tile) -> None:
     try:
         image = Image.fromarray(read_image(tile.file_name, "RGB"))
     except BadImageError:
-        # The images need not be where they were at test time; the classes still say something.
+        # Images may have been moved since the test; the classes are still worth showing.
         axes.text(0.5, 0.5, "image cannot\nbe read", ha="center", va="center", color=GREY, transform=axes.transAxes)
         axes.set_aspect("equal")
         return
@@ -89,19 +96,22 @@ def _draw_tile(axes: Axes, tile: Tile) -> None:
     axes.imshow(image, interpolation="nearest" if max(image.size) < _TILE // 2 else "antialiased")
 
 
-def _read_single_label(row: dict[str, str]) -> Tile:
+def _read_single_label(row: dict[str, str], labels: Mapping[str, str]) -> Tile:
     score = float(row["score"])
-    predicted = f"{plain(row['pred'], _NAME - 7)} ({100 * score:.0f} %)"
-    return Tile(row["file_name"], predicted, plain(row["label"], _NAME), row["pred"] == row["label"], score)
+    predicted = f"{_join([row['pred']], labels, _NAME - 7)} ({100 * score:.0f} %)"
+    return Tile(row["file_name"], predicted, _join([row["label"]], labels), row["pred"] == row["label"], score)
 
 
-def _read_multi_label(row: dict[str, str]) -> Tile:
-    labels, pred = (row[key].split(";") if row[key] else [] for key in ("labels", "pred"))
-    label_scores, pred_scores = (
+def _read_multi_label(row: dict[str, str], labels: Mapping[str, str]) -> Tile:
+    true, pred = (row[key].split(";") if row[key] else [] for key in ("labels", "pred"))
+    true_scores, pred_scores = (
         [float(score) for score in row[key].split(";") if score] for key in ("label_scores", "pred_scores")
     )
-    mistakes = [score for name, score in zip(pred, pred_scores, strict=True) if name not in labels]
-    mistakes += [1 - score for name, score in zip(labels, label_scores, strict=True) if name not in pred]
+    mistakes = [score for name, score in zip(pred, pred_scores, strict=True) if name not in true]
+    mistakes += [1 - score for name, score in zip(true, true_scores, strict=True) if name not in pred]
     confidence = max(mistakes) if mistakes else min(pred_scores, default=1.0)
-    names = [plain(", ".join(classes) or "none", _NAME) for classes in (pred, labels)]
-    return Tile(row["file_name"], *names, not mistakes, confidence)
+    return Tile(row["file_name"], _join(pred, labels), _join(true, labels), not mistakes, confidence)
+
+
+def _join(names: Iterable[str], labels: Mapping[str, str], length: int = _NAME) -> str:
+    return plain(", ".join(labels.get(name, name) for name in names) or "none", length)

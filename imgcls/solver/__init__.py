@@ -1,5 +1,5 @@
-"""The schedule in epochs, and averaged weights."""
+"""The length of training, options of the optimizer on resume, and averaged weights."""
 
-from imgcls.solver.schedule import apply_schedule, build_ema, iterations, read_options
+from imgcls.solver.schedule import EmaModel, apply_schedule, build_ema, iterations, read_options
 
-__all__ = ["apply_schedule", "build_ema", "iterations", "read_options"]
+__all__ = ["EmaModel", "apply_schedule", "build_ema", "iterations", "read_options"]

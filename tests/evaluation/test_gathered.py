@@ -1,6 +1,8 @@
-"""Two gloo processes give exactly what one process gives."""
+"""Predictions of two gloo processes, and result files."""
 
+import csv
 import json
+import math
 import os
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import torch.distributed as dist
 
 import imgcls.evaluation
 from imgcls.evaluation import ImageNetEvaluator, MultiLabelEvaluator
+from imgcls.evaluation.gathered import csv_text, json_text, number, write_results
 
 CLASSES = [f"class {i}" for i in range(7)]
 # Images of each process: more on the first, none on the second, none on the first.
@@ -90,6 +93,20 @@ def test_without_distributed_each_process_scores_its_own(tmp_path):
     output = {"pred_classes": torch.tensor([3]), "scores": torch.tensor([0.9])}
     evaluator.process([{"image": torch.zeros(3, 2, 2), "label": 3, "image_id": 0}], [output])
     assert evaluator.evaluate() == {"accuracy": {"top1": 100.0}}
+
+
+def test_any_name_survives_in_a_table(tmp_path):
+    names = ["a,b", 'q"uote', "line\nbreak", "Äpfel", "not utf-8: \udcff", "", None]
+    write_results(tmp_path / "new", {"t.csv": csv_text(["name", "n"], [[name, i] for i, name in enumerate(names)])})
+    with open(tmp_path / "new" / "t.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        assert [row[0] for row in csv.reader(file)][1:] == [*names[:-1], ""]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["t.csv"]
+
+
+def test_json_has_no_nan():
+    assert json.loads(json_text({"a": number(math.nan), "b": number(12.34567891)})) == {"a": None, "b": 12.345679}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        json_text(math.nan)
 
 
 if __name__ == "__main__":

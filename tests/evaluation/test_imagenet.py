@@ -104,7 +104,7 @@ def read(path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-def test_reset_forgets_and_evaluate_can_be_asked_again(tmp_path):
+def test_reset_discards_predictions_and_evaluate_can_be_repeated(tmp_path):
     scores, _ = make_scores(20)
     evaluator = ImageNetEvaluator(CLASSES, output_dir=str(tmp_path))
     wrong = run(evaluator, scores, (scores.argmax(dim=1) + 1) % 7)
@@ -112,6 +112,30 @@ def test_reset_forgets_and_evaluate_can_be_asked_again(tmp_path):
     right = run(evaluator, scores, scores.argmax(dim=1))
     assert right["accuracy"]["top1"] == 100 == json.loads((tmp_path / "accuracy.json").read_text())["metrics"]["top1"]
     assert evaluator.evaluate() == right
+
+
+def test_evaluation_that_fails_half_way_keeps_all_previous_files(tmp_path):
+    class Unwritable:
+        def __str__(self):
+            raise KeyboardInterrupt
+
+    scores, labels = make_scores(4)
+    run(ImageNetEvaluator(CLASSES, output_dir=str(tmp_path)), scores, labels)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(before) == 4
+    evaluator = ImageNetEvaluator(CLASSES, output_dir=str(tmp_path))
+    inputs = {"image": torch.zeros(1, 3, 2, 2), "label": labels[:1], "image_id": [0], "file_name": [Unwritable()]}
+    evaluator.process(inputs, make_outputs(scores[:1]))
+    with pytest.raises(KeyboardInterrupt):
+        evaluator.evaluate()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    scores, labels = make_scores(4)
+    with pytest.raises(UserError, match=r"file/inference: cannot be created .*OUTPUT_DIR"):
+        run(ImageNetEvaluator(CLASSES, output_dir=str(tmp_path / "file" / "inference")), scores, labels)
 
 
 def test_single_image_and_k_above_the_number_of_classes():
@@ -130,10 +154,10 @@ def test_file_names_may_be_missing_and_ids_may_be_text(tmp_path):
 
 def test_no_image_is_a_warning_and_an_empty_result(caplog):
     assert ImageNetEvaluator(CLASSES).evaluate() == {}
-    assert "ImageNetEvaluator did not receive any image" in caplog.text
+    assert "ImageNetEvaluator did not receive any images" in caplog.text
 
 
-def test_image_that_comes_twice_is_our_error():
+def test_an_image_that_is_evaluated_twice_is_an_internal_error():
     scores, labels = make_scores(4)
     evaluator = ImageNetEvaluator(CLASSES)
     for _ in range(2):
@@ -158,9 +182,9 @@ def labelled(labels: list) -> dict:
         (without("label"), 5, "without labels.*DATASETS.TEST"),
         (without("image_id"), 5, "without ids.*image_id"),
         (labelled([0, 1]), 3, "3 best classes.*TEST.TOPK asks for top5"),
-        (labelled([0, 7]), 5, "true classes go from 0 to 7.*classes 0 to 6.*MODEL.CLSNET.NUM_CLASSES"),
-        (labelled([-1, 2]), 5, "true classes go from -1 to 2"),
-        (labelled([[0.0, 1.0], [1.0, 0.0]]), 5, "several an image.*MODEL.CLSNET.HEAD"),
+        (labelled([0, 7]), 5, "true classes range from 0 to 7.*classes 0 to 6.*MODEL.CLSNET.NUM_CLASSES"),
+        (labelled([-1, 2]), 5, "true classes range from -1 to 2"),
+        (labelled([[0.0, 1.0], [1.0, 0.0]]), 5, "multi-label, .*MODEL.CLSNET.HEAD"),
     ],
 )
 def test_inputs_that_cannot_be_scored(inputs, k, message):
@@ -171,7 +195,7 @@ def test_inputs_that_cannot_be_scored(inputs, k, message):
 
 def test_outputs_that_cannot_be_scored():
     nine = make_outputs(torch.eye(9)[[8, 0]], k=5)
-    with pytest.raises(UserError, match=r"predicted classes go from \d to 8.*NUM_CLASSES"):
+    with pytest.raises(UserError, match=r"predicted classes range from \d to 8.*NUM_CLASSES"):
         ImageNetEvaluator(CLASSES).process(labelled([0, 1]), nine)
     nan = make_outputs(torch.tensor([[0.2] * 7, [torch.nan] * 7]))
     with pytest.raises(UserError, match=r"image 1 are not finite.*MODEL.WEIGHTS"):

@@ -10,7 +10,7 @@ from imgcls.inference import fold_batch_norm
 
 
 def randomise(model):
-    """Statistics and weights of norms as a training leaves them: anything but 0 and 1."""
+    """Sets statistics and weights of norms to values other than 0 and 1, as after training."""
     for module in model.modules():
         if hasattr(module, "running_var"):
             for name, low in (("weight", 0.5), ("bias", -0.5), ("running_mean", -0.5), ("running_var", 0.5)):

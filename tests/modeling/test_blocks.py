@@ -39,7 +39,7 @@ def test_activations(name, at_minus_one, at_seven):
     assert out.tolist() == pytest.approx([at_minus_one, at_seven])
 
 
-def test_the_config_check_knows_the_same_activations():
+def test_the_config_check_allows_the_same_activations():
     for name in ACTIVATIONS:
         ConvStyle(activation=name).make_activation()
     with pytest.raises(ValueError) as raised:
@@ -54,12 +54,12 @@ def test_unknown_activation_and_norm_are_named():
         conv_norm(3, 8, ConvStyle(norm="Norm"))
     with pytest.raises(ValueError, match=r'MODEL\.MNET\.NORM is ""'):
         conv_norm(3, 8, ConvStyle(norm=""))
-    with pytest.raises(ValueError, match=r"MODEL\.MNET\.NORM is 'GN', which cannot norm 8 channels"):
+    with pytest.raises(ValueError, match=r"MODEL\.MNET\.NORM is 'GN', which cannot normalise 8 channels"):
         conv_norm(3, 8, ConvStyle(norm="GN"))
 
 
 def test_depthwise_separable_keeps_its_channels_apart():
-    """Only the pointwise half mixes channels: with an identity there, one input channel moves one output channel."""
+    """Only the pointwise half mixes channels: if it is the identity, an input channel changes one output channel."""
     block = DepthwiseSeparable(4, 4, 1, ConvStyle(activation="leaky_relu")).eval()
     block.pointwise.weight.data = torch.eye(4)[:, :, None, None]
     x = torch.rand(1, 4, 5, 5)

@@ -1,8 +1,11 @@
 import copy
+import io
 from functools import partial
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import torch
+from detectron2.export import TracingAdapter
 from detectron2.modeling import build_model
 from torch._dynamo.backends.common import aot_autograd
 from torch.nn import functional
@@ -26,7 +29,7 @@ def make_net(loss=None, classes=4, **kwargs):
         pixel_std=STD,
         **kwargs,
     )
-    for module in net.modules():  # moving averages of a net that has seen something
+    for module in net.modules():  # as after some training
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_var.fill_(0.5)
     return net
@@ -102,8 +105,8 @@ def test_channels_last_changes_the_layout_and_not_the_numbers():
     assert seen == [True]
 
 
-def test_compiled_it_has_the_same_names_losses_and_gradients(monkeypatch):
-    """Traced as torch.compile does it; the generated code itself would take a C++ compiler and a minute."""
+def test_compiled_model_has_the_same_names_losses_and_gradients(monkeypatch):
+    """Only traces the graph: generating code needs a C++ compiler and a minute."""
     traced = []
 
     def count(graph, example):
@@ -124,9 +127,49 @@ def test_compiled_it_has_the_same_names_losses_and_gradients(monkeypatch):
         torch.testing.assert_close(other.grad, one.grad, rtol=1e-3, atol=1e-5)
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     assert ema.eval().logits(images).shape == (2, 4)
+    torch.testing.assert_close(save_and_load(compiled).eval().logits(images), plain.eval().logits(images))
 
 
-def test_means_are_no_part_of_the_weights():
+def send_to_process(net):
+    """What a spawned process gets, without its start."""
+    return ForkingPickler.loads(ForkingPickler.dumps(net))
+
+
+def save_and_load(net):
+    file = io.BytesIO()
+    torch.save(net, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("make_copy", [copy.deepcopy, save_and_load, send_to_process])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_whole_model_can_be_copied_saved_and_sent_to_a_process(make_copy, compiled):
+    """A copy is never compiled, which PyTorch cannot pickle: it needs no C++ compiler to run."""
+    net, plain = make_net(channels_last=True, compiled=compiled), make_net(channels_last=True).eval()
+    plain.load_state_dict(net.state_dict())
+    other = make_copy(net).eval()
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    torch.testing.assert_close(other.logits(images), plain.logits(images))
+    for mine, theirs in zip(other.parameters(), net.parameters(), strict=True):
+        assert mine.stride() == theirs.stride()
+
+
+@pytest.mark.parametrize("loss", [SoftmaxLoss(), SigmoidLoss()])
+def test_tracing_adapter_traces_a_batch_of_two_images(loss):
+    net = make_net(loss).eval()
+    batch = inputs()[:2]
+    adapter = TracingAdapter(net, batch)
+    traced = torch.jit.trace(adapter, adapter.flattened_inputs)
+    other = inputs()[1:]
+    results = adapter.outputs_schema(traced(*(sample["image"] for sample in other)))
+    for result, expected in zip(results, net(other), strict=True):
+        assert result.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(result[name], value)
+
+
+def test_means_are_not_saved_with_the_weights():
     assert not [key for key in make_net().state_dict() if "pixel" in key or "loss" in key]
 
 
@@ -144,7 +187,7 @@ def test_from_config_reads_every_key(tiny_cfg):
 
 
 @pytest.mark.parametrize("names", [["mob4"], ["mob5", "stem"], ["res5"], []])
-def test_a_feature_that_the_backbone_does_not_give_is_refused(tiny_cfg, names):
+def test_a_feature_that_the_backbone_does_not_have_is_refused(tiny_cfg, names):
     tiny_cfg.MODEL.CLSNET.IN_FEATURES = names
     with pytest.raises(ValueError, match=r"MODEL\.CLSNET\.IN_FEATURES is .*; allowed: one of \['mob5'\]"):
         build_model(tiny_cfg)
@@ -162,8 +205,11 @@ def test_unknown_head_is_refused(tiny_cfg):
         build_model(tiny_cfg)
 
 
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@gpu
 def test_same_loss_and_predictions_on_a_gpu():
     net = make_net().eval()
     images = stack(inputs(label=[0, 3, 1]))
@@ -171,3 +217,45 @@ def test_same_loss_and_predictions_on_a_gpu():
     net.to("cuda")
     torch.testing.assert_close(net.logits(images["image"]).cpu(), expected, atol=1e-3, rtol=1e-3)
     assert net.train()(images)["loss_cls"].device.type == "cuda"
+
+
+@pytest.mark.gpu
+@gpu
+@pytest.mark.parametrize("precision", [None, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_a_training_step_and_inference_do_not_wait_for_the_gpu(precision, multi_label):
+    """A tensor created on the CPU, an ``item()`` or a boolean test in the forward pass would be an error here."""
+    loss = SigmoidLoss([1.0, 2.0, 3.0, 4.0]) if multi_label else SoftmaxLoss(label_smoothing=0.1)
+    net = make_net(loss, channels_last=True).to("cuda").train()
+    labels = torch.eye(4)[:3] if multi_label else torch.tensor([0, 3, 1])
+    batch = {name: value.pin_memory() for name, value in stack(inputs(label=labels)).items()}
+    layouts = []
+    conv = net.backbone.stages["mob3"][0].pointwise
+    conv.register_forward_hook(lambda m, i, o: layouts.append(o.is_contiguous(memory_format=torch.channels_last)))
+
+    def run():
+        with torch.autocast("cuda", precision, enabled=precision is not None):
+            value = net.train()(batch)["loss_cls"]
+            value.backward()
+            with torch.no_grad():
+                return value, net.eval()(batch)
+
+    run()  # cuDNN's first calls may wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        value, results = run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert value.dtype == results[0]["scores"].dtype == torch.float32 and torch.isfinite(value)
+    assert all(layouts)
+
+
+@pytest.mark.gpu
+@gpu
+def test_a_model_on_a_gpu_can_be_saved_and_loaded_on_the_cpu(tmp_path):
+    net = make_net(SigmoidLoss([1.0, 2.0, 3.0, 4.0]), channels_last=True).eval().to("cuda")
+    assert {buffer.device.type for buffer in net.buffers()} == {"cuda"}
+    torch.save(net, tmp_path / "net.pth")
+    loaded = torch.load(tmp_path / "net.pth", weights_only=False, map_location="cpu")
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    torch.testing.assert_close(loaded.logits(images), net.logits(images).cpu(), atol=1e-3, rtol=1e-3)

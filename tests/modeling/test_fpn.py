@@ -1,4 +1,4 @@
-"""Our backbones in detectron2's detectors: they train, infer, and come back from a checkpoint."""
+"""Our backbones in detectron2's detectors: training, inference and checkpoints."""
 
 import copy
 import logging
@@ -20,7 +20,7 @@ SMALL = [
     "MODEL.RPN.PRE_NMS_TOPK_TRAIN", "100", "MODEL.RPN.POST_NMS_TOPK_TRAIN", "50",
     "MODEL.RPN.PRE_NMS_TOPK_TEST", "100", "MODEL.RPN.POST_NMS_TOPK_TEST", "50",
 ]  # fmt: skip
-# RetinaNet starts at a score of 0.01, below its threshold.
+# An untrained RetinaNet predicts scores of 0.01, below its threshold.
 ALL_BOXES = ["MODEL.RETINANET.SCORE_THRESH_TEST", "0.0", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"]
 
 
@@ -43,7 +43,7 @@ def batch(masks=False):
 
 
 def train_step(model, data):
-    """One step of SGD; the losses."""
+    """Takes one step of SGD and returns the losses."""
     model.train()
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     with EventStorage():
@@ -53,12 +53,11 @@ def train_step(model, data):
     return losses
 
 
-@pytest.mark.parametrize("width", ["0.25", "0.5"])
 @pytest.mark.parametrize("version", ["mnetv1", "mnetv2"])
 @pytest.mark.parametrize("detector", ["retinanet", "faster_rcnn"])
-def test_detector_trains_infers_and_comes_back(config, tmp_path, detector, version, width):
-    """FREEZE_AT 2 of the configs: stem and mob2 do not change, statistics included."""
-    cfg = config(f"{detector}_{version}_FPN_1x", "MODEL.MNET.WIDTH_MULT", width, "MODEL.MNET.NORM", "BN", *ALL_BOXES)
+def test_detector_trains_infers_and_loads_its_checkpoint(config, tmp_path, detector, version):
+    """The configs have FREEZE_AT 2: stem and mob2 do not change, including their statistics."""
+    cfg = config(f"{detector}_{version}_FPN_1x", "MODEL.MNET.WIDTH_MULT", "0.25", "MODEL.MNET.NORM", "BN", *ALL_BOXES)
     model = build_model(cfg)
     before = copy.deepcopy(model.state_dict())
     losses = train_step(model, batch())
@@ -109,7 +108,7 @@ FASTER_RCNN = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
 
 
 def on(kind, *features):
-    """The changes that put an FPN on a small network of timm."""
+    """The config changes for an FPN on a small timm network."""
     return [
         *["MODEL.BACKBONE.NAME", f"build_{kind}timm_fpn_backbone", "MODEL.TIMM.NAME", "test_resnet"],
         *["MODEL.TIMM.OUT_FEATURES", str(list(features)), "MODEL.FPN.IN_FEATURES", str(list(features))],
@@ -138,8 +137,8 @@ def test_pyramid_has_the_declared_levels_of_its_network(config, name, changes, l
 
 
 @pytest.mark.parametrize("detector", ["retinanet", "faster_rcnn"])
-def test_it_is_detectron2s_fpn_with_every_key(config, detector):
-    """The same output as one that is built with the values of the keys."""
+def test_every_key_of_the_fpn_is_used(config, detector):
+    """detectron2's FPN, built with the values of the keys, gives the same output."""
     changes = ["MODEL.FPN.OUT_CHANNELS", "64", "MODEL.FPN.NORM", "GN", "MODEL.FPN.FUSE_TYPE", "avg"]
     cfg = config(f"{detector}_mnetv1_025_FPN_1x", *changes)
     ours = build_backbone(cfg).eval()
@@ -165,7 +164,7 @@ def test_any_depth(config, depth):
         (["MODEL.MNET.OUT_FEATURES", "['mob4', 'mob5']"], r"IN_FEATURES is \['mob3', 'mob4', 'mob5'\]; .*OUT_FEATURES"),
         (["MODEL.FPN.IN_FEATURES", "['mob3', 'mob5']"], r"strides \[8, 32\].*twice the stride"),
         (["MODEL.FPN.IN_FEATURES", "['mob5', 'mob4']"], r"strides \[32, 16\]"),
-        (["MODEL.FPN.IN_FEATURES", "['res3']"], r"the backbone gives \['mob3', 'mob4', 'mob5'\]"),
+        (["MODEL.FPN.IN_FEATURES", "['res3']"], r"the backbone returns \['mob3', 'mob4', 'mob5'\]"),
         (["MODEL.FPN.IN_FEATURES", "[]"], r"MODEL\.FPN\.IN_FEATURES is \[\]"),
         (["MODEL.BACKBONE.FREEZE_AT", "6"], r"MODEL\.BACKBONE\.FREEZE_AT is 6; allowed: 0 \(nothing\) to 5"),
         (["MODEL.MNET.WIDTH_MULT", "-1.0"], r"WIDTH_MULT is -1\.0"),
@@ -184,8 +183,8 @@ def test_frozen_bn_and_sync_bn_are_one_line(config, norm):
     assert found == {type(get_norm(norm, 8))}
 
 
-def test_a_plain_builder_is_quiet_about_weights_that_are_not_ours(config, tmp_path, caplog):
-    """A detector's own checkpoint, a missing file and the model zoo's names are for the checkpointer."""
+def test_builders_ignore_weights_of_other_projects(config, tmp_path, caplog):
+    """The checkpointer handles a detector's own checkpoint, a missing file and names of the model zoo."""
     torch.save({"model": {"a": torch.zeros(1)}}, tmp_path / "other.pth")
     with caplog.at_level(logging.WARNING):
         for weights in (str(tmp_path / "other.pth"), str(tmp_path / "gone.pth"), "detectron2://x.pkl"):

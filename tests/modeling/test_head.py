@@ -22,7 +22,7 @@ def test_convolution_comes_before_the_pooling():
     torch.testing.assert_close(head(feature), head.linear(head.conv(feature).mean((2, 3))))
 
 
-def test_dropout_acts_in_training_only():
+def test_dropout_is_active_in_training_only():
     head = ClsHead(ShapeSpec(channels=64), 4, dropout=0.5)
     feature = torch.rand(2, 64, 1, 1)
     assert not torch.equal(head.train()(feature), head(feature))

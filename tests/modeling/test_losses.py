@@ -34,7 +34,7 @@ def test_probabilities():
 
 
 def test_extreme_logits_stay_finite():
-    """Sigmoid and then a logarithm would give infinity here."""
+    """A sigmoid followed by a logarithm would give infinity."""
     assert SigmoidLoss()(torch.tensor([[200.0, -200.0]]), torch.tensor([[0.0, 1.0]])).item() == pytest.approx(200)
     assert SoftmaxLoss()(torch.tensor([[200.0, -200.0]]), torch.tensor([1])).item() == pytest.approx(400)
 
@@ -48,5 +48,5 @@ def test_half_precision_logits_under_autocast_give_a_float32_loss(loss, labels):
     assert value.dtype == torch.float32 and torch.isfinite(value)
 
 
-def test_pos_weight_is_no_part_of_the_weights():
+def test_pos_weight_is_not_saved_with_the_weights():
     assert not SigmoidLoss([1.0, 2.0]).state_dict()

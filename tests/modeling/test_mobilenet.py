@@ -2,11 +2,12 @@ from itertools import combinations
 
 import pytest
 import torch
+import torchvision
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import build_backbone
 
 from imgcls.config import get_cfg
-from imgcls.modeling import mobilenet_v1, mobilenet_v2
+from imgcls.modeling import ClsHead, mobilenet_v1, mobilenet_v2
 from imgcls.modeling.blocks import ConvStyle
 
 STAGES = ("stem", "mob2", "mob3", "mob4", "mob5")
@@ -112,7 +113,7 @@ def test_norm_settings_reach_every_norm():
         ({"out_features": []}, r"OUT_FEATURES is \[\]"),
         ({"width_mult": 0}, "WIDTH_MULT is 0; allowed: a number above 0"),
         ({"depth_mult": -1}, "DEPTH_MULT is -1; allowed: a number above 0"),
-        ({"blocks": [1, 2]}, r"BLOCKS is \[1, 2\]; allowed: \[\] or 5 whole numbers"),
+        ({"blocks": [1, 2]}, r"BLOCKS is \[1, 2\]; allowed: \[\] or 5 integers"),
         ({"blocks": [1, 2, 0, 1, 1]}, "BLOCKS is"),
         ({"stem_stride": 4}, "STEM_STRIDE is 4; allowed: 1 or 2"),
         ({"freeze_at": 6}, "FREEZE_AT is 6; allowed: 0 .* to 5"),
@@ -139,3 +140,26 @@ def test_registered_builders_read_every_key(name, make):
         freeze_at=2, in_channels=1,
     )  # fmt: skip
     assert str(build_backbone(cfg, ShapeSpec(channels=1))) == str(expected)
+
+
+@pytest.mark.parametrize("width", [0.5, 1.4])
+def test_v2_gives_torchvisions_logits_with_its_weights(width):
+    """The weights are copied in order, which is the same in both networks."""
+    theirs = torchvision.models.mobilenet_v2(width_mult=width).eval()
+    for module in theirs.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    backbone = mobilenet_v2(width_mult=width).eval()
+    head = ClsHead(backbone.output_shape()["mob5"], 1000, conv_dim=theirs.last_channel).eval()
+    ours = {
+        **{f"b.{k}": v for k, v in backbone.state_dict().items()},
+        **{f"h.{k}": v for k, v in head.state_dict().items()},
+    }
+    source = theirs.state_dict()
+    assert [v.shape for v in ours.values()] == [v.shape for v in source.values()]
+    for target, value in zip(ours.values(), source.values(), strict=True):
+        target.copy_(value)
+    x = torch.randn(2, 3, 96, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(head(backbone(x)["mob5"]), theirs(x), atol=1e-5, rtol=1e-5)

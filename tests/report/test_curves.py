@@ -1,4 +1,4 @@
-"""metrics.json to curves."""
+"""Reading metrics.json and drawing its curves."""
 
 import json
 
@@ -17,7 +17,7 @@ def loss(iteration: int, value: float, **more) -> dict:
     return {"iteration": iteration, "total_loss": value, "lr": 0.1, **more}
 
 
-def test_lines_of_one_iteration_are_joined_and_evaluations_may_come_late(tmp_path):
+def test_lines_of_one_iteration_are_merged_and_evaluations_may_come_late(tmp_path):
     path = tmp_path / "metrics.json"
     write(path, [loss(19, 2.0), loss(39, 1.0), {"iteration": 29, "accuracy/top1": 50.0}, {"iteration": 39, "x": 1}])
     history = read_history(path)
@@ -34,7 +34,7 @@ def test_resumed_run_replaces_what_it_repeats(tmp_path):
     assert "accuracy/top1" not in read_history(path)[59]
 
 
-def test_half_a_line_of_a_killed_run_is_passed_over(tmp_path):
+def test_half_a_line_of_a_killed_run_is_ignored(tmp_path):
     path = tmp_path / "metrics.json"
     write(path, [loss(19, 2.0), '{"iteration": 39, "total_lo', "", "3", loss(59, 1.0)])
     assert list(read_history(path)) == [19, 59]
@@ -58,7 +58,7 @@ def drawn(figures, lines: list, tmp_path) -> tuple:
 
 @pytest.fixture
 def figures(monkeypatch) -> list:
-    """The figures that are saved, to look into."""
+    """Keeps the figures that are saved."""
     from imgcls.report import curves
 
     kept, save = [], curves.save

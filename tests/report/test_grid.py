@@ -22,7 +22,7 @@ def test_mistakes_first_and_most_confident_ones_first(tmp_path):
     rows = [["ok", "", "cat", "cat", 0.9], ["sure", "", "cat", "dog", 0.8], ["unsure", "", "cat", "dog", 0.4]]
     rows += [["barely", "", "dog", "dog", 0.3], ["surest", "", "dog", "cat", 0.99]]
     write(tmp_path / "p.csv", SINGLE, [[i, name, *rest] for i, (name, _, *rest) in enumerate(rows)])
-    tiles = grid.read_tiles(tmp_path / "p.csv")
+    tiles = grid.read_tiles(tmp_path / "p.csv", {})
     assert [tile.file_name for tile in tiles] == ["surest", "sure", "unsure", "barely", "ok"]
     assert [tile.right for tile in tiles] == [False] * 3 + [True] * 2
     assert (tiles[0].predicted, tiles[0].true) == ("cat (99 %)", "dog")
@@ -37,22 +37,22 @@ def test_multi_label_mistakes_are_false_alarms_and_missed_classes(tmp_path):
         [4, "half right", "dog", "", "0.45", ""],
     ]
     write(tmp_path / "p.csv", MULTI, rows)
-    tiles = grid.read_tiles(tmp_path / "p.csv")
+    tiles = grid.read_tiles(tmp_path / "p.csv", {"dog": "1"})
     names = ["missed", "alarm", "half right", "right", "empty"]
     assert [(tile.file_name, tile.right) for tile in tiles] == list(zip(names, [False] * 3 + [True] * 2, strict=True))
     assert [tile.confidence for tile in tiles[:3]] == pytest.approx([0.9, 0.7, 0.55])
-    assert (tiles[1].predicted, tiles[1].true, tiles[4].predicted) == ("cat, dog", "cat", "none")
+    assert (tiles[1].predicted, tiles[1].true, tiles[4].predicted) == ("cat, 1", "cat", "none")
 
 
 @pytest.fixture
 def draw(tmp_path, monkeypatch):
-    """Draws the grid of some single-label rows and gives the axes that are in use."""
+    """Draws the grid of some single-label rows and returns the figure and the axes in use."""
     kept, save = [], grid.save
     monkeypatch.setattr(grid, "save", lambda figure, path: (kept.append(figure), save(figure, path))[1])
 
     def run(rows: list[list]):
         write(tmp_path / "p.csv", SINGLE, rows)
-        grid.draw_grid(tmp_path / "p.csv", tmp_path / "grid.png")
+        grid.draw_grid(tmp_path / "p.csv", tmp_path / "grid.png", {})
         with Image.open(tmp_path / "grid.png") as image:
             assert image.format == "PNG"
         return kept[-1], [axes for axes in kept[-1].axes if axes.axison]
@@ -79,7 +79,7 @@ def test_images_titles_and_colours(draw, tmp_path):
     assert to_hex(wrong.title.get_color()) == grid.RED and to_hex(right.title.get_color()) == grid.GREEN
 
 
-def test_a_image_that_is_gone_keeps_its_classes(draw, tmp_path):
+def test_an_image_that_is_gone_keeps_its_classes(draw, tmp_path):
     _, (axes,) = draw([[0, tmp_path / "gone.png", "a", "b", 0.5]])
     assert axes.get_title() == "pred: b (50 %)\ntrue: a"
     assert axes.texts[0].get_text() == "image cannot\nbe read" and not axes.images

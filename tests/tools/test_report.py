@@ -56,14 +56,14 @@ def test_command_prints_table_and_paths(tmp_path, run):
 
 def test_command_says_what_is_missing_in_one_line(tmp_path, run):
     gone = str(tmp_path / "gone")
-    assert run(gone) == (2, "", f"error: {gone}: no such folder; give the OUTPUT_DIR of a finished run\n")
+    assert run(gone) == (2, "", f"error: {gone}: no such folder; give the OUTPUT_DIR of a training run\n")
 
 
 def test_multi_label_run_has_bars_instead_of_a_matrix(tmp_path):
     finish_run(tmp_path / "run", multi_label=True)
     report = write_report(tmp_path / "run")
-    assert [path.name for path in report.images] == ["curves.png", "average_precision.png", "predictions.png"]
-    assert all(path.stat().st_size > 5000 for path in report.images)
+    assert [path.name for path in report.figures] == ["curves.png", "average_precision.png", "predictions.png"]
+    assert all(path.stat().st_size > 5000 for path in report.figures)
     assert report.table.startswith("mAP ") and report.source == tmp_path / "run" / "inference"
 
 

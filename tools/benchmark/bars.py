@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.race import Table, spread
-from imgcls.report.curves import BLUE, GREY, new_figure, plain, save
+from imgcls.report.figure import BLUE, GREY, new_figure, plain, save
 
 
 def draw_bars(tables: Sequence[Table], path: Path) -> Path:

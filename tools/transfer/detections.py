@@ -10,7 +10,7 @@ from PIL import Image
 from pycocotools import mask
 
 from imgcls.data.image import read_image
-from imgcls.report.curves import GREEN, GREY, RED, plain
+from imgcls.report.figure import GREEN, GREY, RED, plain
 
 # Of a right detection's box with the true one.
 _IOU = 0.5

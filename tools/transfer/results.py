@@ -9,7 +9,8 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from imgcls.errors import UserError, UserFileNotFoundError
-from imgcls.report.curves import new_figure, read_history, save
+from imgcls.report.curves import read_history
+from imgcls.report.figure import new_figure, save
 from transfer.detections import draw_image, drop_covered_labels
 
 ARMS = {"handoff": "handed-over backbone", "random": "random weights"}

@@ -8,7 +8,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from transfer.detections import draw_image, drop_covered_labels, find_right
 
-from imgcls.report.curves import GREEN, GREY, RED, new_figure
+from imgcls.report.figure import GREEN, GREY, RED, new_figure
 
 
 def detection(box, label, score):

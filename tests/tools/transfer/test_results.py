@@ -7,7 +7,7 @@ from PIL import Image
 from transfer import results as transfer
 from transfer.results import draw_detections, read_scores, table_rows
 
-from imgcls.report.curves import GREEN, GREY, RED
+from imgcls.report.figure import GREEN, GREY, RED
 
 
 def write_run(folder, *results):

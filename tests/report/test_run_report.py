@@ -1,13 +1,17 @@
-"""Finding and reading what an evaluation left."""
+"""The report of a run: its results, and what is drawn where parts are missing."""
 
 import json
 import os
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 from imgcls.errors import UserError
-from imgcls.report.results import find_results, metrics_table, read_csv
+from imgcls.evaluation import ImageNetEvaluator, MultiLabelEvaluator
+from imgcls.report import write_report
+from imgcls.report.run_report import find_results, metrics_table
 
 
 def write(folder: Path, name: str, metrics: dict) -> Path:
@@ -48,16 +52,38 @@ def test_later_task_of_a_folder_used_twice(tmp_path):
     assert find_results(tmp_path).task == "accuracy"
 
 
-def test_what_is_missing_is_named(tmp_path):
+def test_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone: no such folder.*OUTPUT_DIR"):
         find_results(tmp_path / "gone")
-    with pytest.raises(UserError, match=r"inference: no accuracy.json or multilabel.json.*--eval-only"):
-        find_results(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"x.csv: no such file.*--eval-only"):
-        read_csv(tmp_path / "x.csv")
-    (tmp_path / "x.csv").write_text("a,b\n")
-    with pytest.raises(UserError, match=r"x.csv: no rows"):
-        read_csv(tmp_path / "x.csv")
+
+
+def test_run_without_a_test_set_gets_its_curve_and_is_told_what_is_missing(tmp_path):
+    (tmp_path / "metrics.json").write_text('{"iteration": 19, "total_loss": 1.0}\n')
+    (tmp_path / "inference").mkdir()
+    report = write_report(tmp_path)
+    assert report.figures == [tmp_path / "report" / "curves.png"] and report.figures[0].stat().st_size > 5000
+    assert report.source == tmp_path and "no test set was evaluated: set DATASETS.TEST" in report.table
+
+
+@pytest.mark.parametrize("classes", [["caf\udce9", "b"], ["\u732b;\u72ac", "b"]], ids=["latin-1", "CJK"])
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_names_of_any_script_or_encoding_are_drawn(multi_label, classes, tmp_path, recwarn):
+    """A byte of a latin-1 file name that Python could not decode, and characters that the default font lacks."""
+    file_names = [str(tmp_path / "caf\udce9.png"), str(tmp_path / "gone \udce9.png")]
+    Image.new("RGB", (8, 8)).save(tmp_path / "caf.png")
+    os.rename(tmp_path / "caf.png", file_names[0])
+    evaluator = (MultiLabelEvaluator if multi_label else ImageNetEvaluator)(
+        classes, output_dir=str(tmp_path / "inference")
+    )
+    labels = torch.eye(2) if multi_label else torch.arange(2)
+    inputs = {"image": torch.zeros(2, 3, 1, 1), "label": labels, "image_id": [0, 1], "file_name": file_names}
+    probs = torch.tensor([[0.9, 0.1], [0.8, 0.2]])
+    keys = ("scores", "pred_classes", "probs")
+    evaluator.process(inputs, [dict(zip(keys, (*row.sort(descending=True), row), strict=True)) for row in probs])
+    evaluator.evaluate()
+    (tmp_path / "metrics.json").write_text('{"iteration": 19, "total_loss": 1.0}\n')
+    assert len(write_report(tmp_path).figures) == 3
+    assert not [str(warning.message) for warning in recwarn if "Glyph" in str(warning.message)]
 
 
 @pytest.mark.parametrize("content", ['{"metrics": {"top', "[]", "{}"])
