@@ -21,7 +21,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     parser = make_parser(
         prog,
         "Writes the backbone of a classifier's checkpoint as a file that detectron2 loads into a detector.",
-        "imgcls export-backbone output/model_final.pth backbone.pth --verify COCO-Detection/retinanet_mnetv1_FPN_1x.yaml",
+        "imgcls export-backbone output/model_final.pth backbone.pth \\\n"
+        "      --verify COCO-Detection/retinanet_mnetv1_FPN_1x.yaml",
     )
     parser.add_argument("source", metavar="CHECKPOINT", help="of a classifier, from either trainer or the 2020 project")
     parser.add_argument("target", metavar="BACKBONE", help="file to write")

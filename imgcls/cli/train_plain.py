@@ -11,7 +11,8 @@ from imgcls.errors import UserError, UserFileNotFoundError, exit_on_user_error
 
 _EXAMPLE = """\
 example:
-  imgcls train-plain --config-file ImageNet/mnetv1_050.yaml --epochs 90 -b 256 --lr 0.1 images MODEL.CLSNET.NUM_CLASSES -1
+  imgcls train-plain --config-file ImageNet/mnetv1_050.yaml --epochs 90 -b 256 --lr 0.1 \\
+      images MODEL.CLSNET.NUM_CLASSES -1
 """
 
 # How messages name this command's flags; see `add_common_flags`.
