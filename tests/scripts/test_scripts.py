@@ -95,15 +95,17 @@ def test_transfer_experiment_does_not_repeat_what_is_finished(checkout):
     lines = run("bash", "scripts/transfer_experiment.sh", "out").stdout.splitlines()
     finished = [line.split(" is finished")[0] for line in lines if " is finished" in line]
     assert finished == ["out/pretrain", "out/handoff-1", "out/random-1"]
-    trained = [line.rsplit("<", 1)[1] for line in lines if line.startswith("<train_net_builtin.py>")]
+    trained = [line.rsplit("<", 1)[1] for line in lines if line.startswith("<tools/train_on_canvas.py>")]
     assert trained == ["out/handoff-2>", "out/random-2>", "out/handoff-3>", "out/random-3>"]
     assert lines[-1] == "<tools/transfer_report.py><out>"
 
 
-def test_test_script_lints_and_ends_with_pytest(checkout):
+def test_test_script_checks_and_ends_with_pytest(checkout):
     _, run = checkout
-    lines = run("bash", "scripts/test.sh", "-k", "a b").stdout.splitlines()
-    assert lines == ["<-m><ruff><check><.>", "<-m><ruff><format><--check><.>", "<-m><pytest><-q><-k><a b>"]
+    checks = ["<-m><ruff><check><.>", "<-m><ruff><format><--check><.>", "<-m><mypy>"]
+    assert run("bash", "scripts/test.sh", "-k", "a b").stdout.splitlines() == [*checks, "<-m><pytest><-q><-k><a b>"]
+    everything = "<-m><pytest><-q><--cov><imgcls><--cov-report><term:skip-covered><--cov-fail-under><93>"
+    assert run("bash", "scripts/test.sh").stdout.splitlines() == [*checks, everything]
 
 
 def test_train_script_passes_its_arguments_and_exit_code_on(checkout):
