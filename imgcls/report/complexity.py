@@ -1,7 +1,8 @@
 """Parameters and multiply-accumulates of a config's network."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -16,22 +17,30 @@ DETECTOR_SIZE = 512
 
 
 def build_complexity(cfg: CfgNode) -> dict[str, int]:
-    """Builds the model on the CPU and traces it with one image of its input size.
+    """Builds the model of a config on the CPU and counts it, see ``count_complexity``."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "cpu"
+    classifier = cfg.MODEL.META_ARCHITECTURE == "ClsNet"
+    return count_complexity(build_model(cfg).eval(), cfg.MODEL.CLSNET.INPUT_SIZE if classifier else DETECTOR_SIZE)
+
+
+def count_complexity(model: Any, size: int) -> dict[str, int]:
+    """Traces a model with one image.
+
+    Args:
+        model: a ``ClsNet`` or a detector, in evaluation mode.
+        size: side of the image in pixels.
 
     Returns:
         ``parameters`` (all), ``trunk`` (those of the backbone, without FPN), ``macs`` (of convolution and linear
         layers for one image, as fvcore counts them; for a detector, only those of backbone and FPN) and
         ``input_size`` in pixels.
     """
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.DEVICE = "cpu"
-    model = build_model(cfg).eval()
-    classifier = cfg.MODEL.META_ARCHITECTURE == "ClsNet"
-    size = cfg.MODEL.CLSNET.INPUT_SIZE if classifier else DETECTOR_SIZE
+    run = model.logits if hasattr(model, "logits") else lambda images: tuple(model.backbone(images).values())
     # fvcore warns about every operator for which it has no count; those are left out on purpose.
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
-    counts = FlopCountAnalysis(_Traceable(model, classifier), torch.zeros(1, 3, size, size)).by_operator()
+    counts = FlopCountAnalysis(_Traceable(model, run), torch.zeros(1, 3, size, size)).by_operator()
     return {
         "input_size": size,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -59,10 +68,10 @@ def table_rows(counts: Mapping[str, Mapping[str, int]], folder: str = "configs")
 class _Traceable(nn.Module):
     """The part of a model that fvcore can trace."""
 
-    def __init__(self, model: nn.Module, classifier: bool):
+    def __init__(self, model: nn.Module, run: Callable[[Tensor], Tensor | tuple[Tensor, ...]]):
         super().__init__()
         self.model = model
-        self.classifier = classifier
+        self.run = run
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-        return self.model.logits(images) if self.classifier else tuple(self.model.backbone(images).values())
+        return self.run(images)

@@ -11,6 +11,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from PIL import Image
 
+from imgcls.config import check_cfg, load_cfg
+from imgcls.model_zoo import get_config
+from imgcls.report.complexity import build_complexity
+
 
 @pytest.fixture
 def config(tiny_cfg, tmp_path):
@@ -218,3 +222,49 @@ SOLVER: {IMS_PER_BATCH: 2, MAX_ITER: 2, WARMUP_ITERS: 0}
     finally:
         DatasetCatalog.remove("imgcls_boxes")
         MetadataCatalog.remove("imgcls_boxes")
+
+
+def test_a_config_of_the_2020_project_loads_builds_and_trains(tmp_path, tiny_cfg, run_verb):
+    """Its Base_image_cls.yaml, and its default for IN_FEATURES written out."""
+    old = tmp_path / "old.yaml"
+    old.write_text(
+        """
+MODEL:
+  META_ARCHITECTURE: "ClsNet"
+  BACKBONE:
+    NAME: "build_mnetv1_backbone"
+    FREEZE_AT: 0
+  MNET:
+    OUT_FEATURES: ['linear']
+    WIDTH_MULT: 0.25
+  CLSNET:
+    ENABLE: True
+    NUM_CLASSES: 1000
+    IN_FEATURES: ['linear']
+    INPUT_SIZE: 224
+DATASETS:
+  TRAIN: ("imagenet_train", )
+  TEST: ("imagenet_val", )
+DATALOADER:
+  ASPECT_RATIO_GROUPING: False
+  NUM_WORKERS: 4
+SOLVER:
+  IMS_PER_BATCH: 512
+  BASE_LR: 0.1
+  STEPS: (150000, 180000)
+  MAX_ITER: 200000
+INPUT:
+  CROP:
+    ENABLED: True
+VERSION: 2
+"""
+    )
+    cfg = load_cfg(str(old))
+    check_cfg(cfg)
+    assert build_complexity(cfg) == build_complexity(get_config("ImageNet/mnetv1_025.yaml"))
+    sets = [x for key in ("TRAIN", "TEST") for x in (f"DATASETS.{key}", str(tiny_cfg.DATASETS[key]))]
+    small = ["MODEL.CLSNET.NUM_CLASSES", 3, "MODEL.CLSNET.INPUT_SIZE", 32, "SOLVER.IMS_PER_BATCH", 4]
+    once = ["SOLVER.MAX_ITER", 2, "SOLVER.WARMUP_ITERS", 0, "DATALOADER.NUM_WORKERS", 0]
+    args = [*sets, *small, *once, "OUTPUT_DIR", tmp_path / "old run"]
+    assert run_verb("train", "--num-gpus", 0, "--config-file", old, *args)[0] == 0
+    assert (tmp_path / "old run" / "model_final.pth").exists()
