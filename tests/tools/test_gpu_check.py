@@ -42,7 +42,7 @@ def test_the_median_of_the_calls_after_the_warm_up():
 def test_both_trainers_are_timed(monkeypatch):
     """In this process; the tool starts a process for each."""
     monkeypatch.setattr(gpu_check, "run_imgcls", lambda *arguments: imgcls_main(arguments))
-    _, _, *rows = gpu_check.compare_trainers(CPU, batch=2, size=32, iterations=2, workers=0)
+    _, _, *rows = gpu_check.compare_trainers(CPU, batch=2, size=32, iterations=4, workers=0)
     assert [row.split(" | ")[0] for row in rows] == ["| imgcls train", "| imgcls train-plain"]
     assert all(float(row.split(" | ")[2].replace(",", "")) > 0 for row in rows)
 
