@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# The smallest run that takes every step: 3 iterations at 32 pixels.
+# The smallest run with every step: 3 iterations at 32 pixels.
 SMALL = [
     "MODEL.CLSNET.NUM_CLASSES", "-1", "MODEL.CLSNET.INPUT_SIZE", "32", "SOLVER.IMS_PER_BATCH", "4",
     "SOLVER.MAX_ITER", "3", "SOLVER.WARMUP_ITERS", "0", "DATALOADER.NUM_WORKERS", "0", "OUTPUT_DIR", "run",
