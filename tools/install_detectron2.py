@@ -198,8 +198,8 @@ def main() -> int:
         return 2
     print(
         f"detectron2 {OUR_VERSION} installed; DefaultTrainer, RetinaNet and Faster R-CNN can be imported.\n"
-        "Its extension detectron2._C is not compiled: there are no rotated boxes and no deformable convolution, and COCO "
-        "evaluation is as fast as pycocotools.\n"
+        "Its extension detectron2._C is not compiled: there are no rotated boxes and no deformable convolution, and "
+        "COCO evaluation is as fast as pycocotools.\n"
         f"For the official build: pip uninstall detectron2, then follow {OFFICIAL}/blob/main/INSTALL.md"
     )
     return 0
