@@ -7,7 +7,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 def version() -> str:
-    """Reads the version without importing the package, which needs detectron2."""
+    """The version, read without importing the package, which needs detectron2."""
     text = (ROOT / "imgcls" / "__init__.py").read_text(encoding="utf-8")
     return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)[1]
 
@@ -21,11 +21,15 @@ setup(
     long_description=readme.read_text(encoding="utf-8") if readme.is_file() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["imgcls", "imgcls.*"]),
+    packages=[*find_packages(include=["imgcls", "imgcls.*"]), "imgcls.configs"],
+    # The checkout's configs/ becomes imgcls/configs/ in the wheel; imgcls.model_zoo finds either.
+    package_dir={"imgcls.configs": "configs"},
+    package_data={"imgcls.configs": ["*.yaml", "*/*.yaml", "complexity.json"]},
+    entry_points={"console_scripts": ["imgcls = imgcls.__main__:main"]},
     python_requires=">=3.10",
-    # Two requirements are not listed, because pip would replace or miss a build that people have made for
-    # their machine: detectron2 (no release of it under this name on the package index; see
-    # tools/install_detectron2.py) and OpenCV (four packages provide `cv2`). scripts/install.sh sees to both.
+    # Two requirements are not listed, because pip might replace a build made for the user's machine or fail to find
+    # it: detectron2 (the package index has no release of that name; see tools/install_detectron2.py) and OpenCV (four
+    # packages provide `cv2`). scripts/install.sh installs both where they are missing.
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
@@ -42,6 +46,14 @@ setup(
         "export": ["onnx>=1.16", "onnxruntime>=1.18"],
         "shards": ["webdataset>=0.2.86"],
         "timm": ["timm>=1.0"],
-        "dev": ["pytest>=8", "pytest-cov>=5", "ruff>=0.8"],
+        "dev": [
+            "coverage>=7.10",  # measures subprocesses
+            "mypy>=1.15",
+            "pytest>=8",
+            "pytest-cov>=5",
+            "ruff>=0.8",
+            "types-PyYAML>=6",
+            "types-tqdm>=4.60",
+        ],
     },
 )

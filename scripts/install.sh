@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up everything: bash scripts/install.sh [EXTRAS]   (EXTRAS as in setup.py, with commas; default: demo)
-# Into the active virtual environment, or into .venv in this checkout. What is there already and imports
-# (torch, torchvision, detectron2, OpenCV) is kept. Needs no compiler, no GPU and no root.
+# Uses the active virtual environment, or .venv in this checkout. Working installations of torch, torchvision, detectron2
+# and OpenCV are left untouched. Needs no compiler, no GPU and no root.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$ROOT/scripts/env.sh"
@@ -21,10 +21,10 @@ make_environment() {
     local candidate
     for candidate in python3 python python3.13 python3.12 python3.11 python3.10; do
         new_enough "$candidate" || continue
-        echo "making $VENV with $candidate"
+        echo "creating $VENV with $candidate"
         "$candidate" -m venv --clear "$VENV" && return
         rm -rf "$VENV"
-        fail "$candidate cannot make a virtual environment (its message is above); on Debian and Ubuntu: apt install python3-venv"
+        fail "$candidate cannot create a virtual environment (see its message above); on Debian and Ubuntu: apt install python3-venv"
     done
     fail "no Python 3.10 or newer is on the PATH (python3 is $(python3 --version 2>&1 || true)); install one"
 }
@@ -33,8 +33,8 @@ imports() {
     "$PYTHON" -c "import $1" >/dev/null 2>&1
 }
 
-# From here on pip may not replace these.
-keep() {
+# Pins the installed versions, so that pip does not replace them.
+pin_installed() {
     "$PYTHON" -c '
 import sys
 from importlib.metadata import version
@@ -47,7 +47,7 @@ pip_install() {
 }
 
 if [ ! -x "$PYTHON" ]; then
-    [ "$VENV" = "$ROOT/.venv" ] || fail "the active environment $VENV has no bin/python; deactivate it or make it again"
+    [ "$VENV" = "$ROOT/.venv" ] || fail "the active environment $VENV has no bin/python; deactivate it or create it again"
     make_environment
 fi
 new_enough "$PYTHON" || fail "$PYTHON is $("$PYTHON" --version 2>&1); Python 3.10 or newer is needed: deactivate it, or activate another"
@@ -62,13 +62,13 @@ kept=$(mktemp)
 trap 'rm -f "$kept"' EXIT
 imports "setuptools, wheel" || pip_install -q "setuptools>=64" wheel
 if ! imports "torch, torchvision"; then
-    ! imports torch || keep torch
+    ! imports torch || pin_installed torch
     echo "installing torch and torchvision: this takes minutes"
     pip_install torch torchvision
 fi
-keep torch torchvision
+pin_installed torch torchvision
 imports cv2 || pip_install -q opencv-python-headless
 "$PYTHON" "$ROOT/tools/install_detectron2.py"
 pip_install -q --no-build-isolation -e "$ROOT[$extras]"
 "$PYTHON" "$ROOT/scripts/stamp.py" write "$extras"
-echo "set up: $VENV"
+echo "$VENV is set up"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a fresh clone to a trained classifier: bash scripts/quickstart.sh [KEY VALUE ...]
-# Trains on scikit-learn's handwritten digits, evaluates and draws. A finished training is not repeated,
+# Trains on scikit-learn's handwritten digits, evaluates and draws charts. A finished run is only evaluated again,
 # unless KEY VALUE pairs of the config are given.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -16,10 +16,10 @@ for argument in "$@"; do
 done
 train=("$PYTHON" train_net_builtin.py --num-gpus 0 --config-file configs/quickstart/digits_mnetv1_025.yaml)
 
-# detectron2 names a checkpoint in this file only after it was written to its end.
+# detectron2 names a checkpoint in this file only after writing it completely.
 last=$(cat "$output/last_checkpoint" 2>/dev/null || true)
 if [ $# -eq 0 ] && [ "$last" = model_final.pth ] && [ -f "$output/$last" ]; then
-    echo "$output/$last is there: evaluating it; to train anew, remove $output"
+    echo "evaluating the existing $output/$last; to train again, remove $output"
     "${train[@]}" --eval-only MODEL.WEIGHTS "$output/$last"
 else
     "${train[@]}" "$@"

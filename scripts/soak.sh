@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
-# Kills trainings again and again and compares how they end: bash scripts/soak.sh [KILLS], 100 without a number.
-# Both entry scripts, with their command lines and from their first line to their last, on 1 and 2 processes, each with 0
-# and 2 loader workers. Each start is a fork of a process that has imported everything, which makes it ten times as fast.
-# Prints a line for each kill, and at the end whether every run ended with the same bits as an uninterrupted one;
-# the exit code is 1 if not.
+# Kills training runs at random moments, resumes them and compares the results: bash scripts/soak.sh [KILLS] (default 100).
+# Runs both entry scripts with their command lines, on 1 and 2 processes, each with 0 and 2 loader workers. Every start is
+# a fork of a process that has imported everything, which makes it ten times faster. Prints a line for each kill; exits
+# with 1 unless every run ends with the same bits as an uninterrupted one.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 bash "$ROOT/scripts/install.sh" demo

@@ -1,9 +1,9 @@
-"""Remembers in the environment what scripts/install.sh has set up, so that its second run takes no time.
+"""Records in the environment what scripts/install.sh has installed, so that its next run ends at once.
 
     python scripts/stamp.py {check,write} EXTRAS
 
-``check`` exits with 0 when this checkout, in its present state, is installed with at least EXTRAS. It
-imports nothing of what was installed: PyTorch alone would take seconds.
+``check`` exits with 0 if this checkout, in its present state, is installed with at least EXTRAS. It imports none of the
+packages, because PyTorch alone would take seconds.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 STAMP = Path(sys.prefix) / "imgcls-install.json"
-DECIDES = (
+INSTALL_FILES = (
     "setup.py",
     "scripts/constraints.txt",
     "scripts/install.sh",
@@ -25,7 +25,7 @@ DECIDES = (
 MODULES = ("torch", "torchvision", "detectron2", "cv2", "fvcore", "yacs", "torchmetrics", "numpy", "PIL", "matplotlib")
 EXTRA_MODULES = {
     "demo": ("sklearn", "skimage"),
-    "dev": ("pytest",),
+    "dev": ("pytest", "pytest_cov", "mypy"),
     "timm": ("timm",),
     "export": ("onnxruntime",),
     "shards": ("webdataset",),
@@ -33,15 +33,15 @@ EXTRA_MODULES = {
 
 
 def key() -> str:
-    """Changes with the checkout's place and with every file that decides what is installed."""
+    """A hash of the checkout's path and of every file that determines what is installed."""
     digest = hashlib.sha256(str(ROOT).encode())
-    for name in DECIDES:
+    for name in INSTALL_FILES:
         digest.update((ROOT / name).read_bytes())
     return digest.hexdigest()
 
 
 def stamped() -> set[str]:
-    """The extras that this checkout, in its present state, was set up with; empty where it was not."""
+    """The extras that this checkout, in its present state, was installed with; empty if it was not."""
     try:
         stamp = json.loads(STAMP.read_text(encoding="utf-8"))
         return set(stamp["extras"]) if stamp["key"] == key() else set()
@@ -49,8 +49,8 @@ def stamped() -> set[str]:
         return set()
 
 
-def is_there(extras: set[str]) -> bool:
-    """Whether everything can still be found, and ``imgcls`` in this checkout."""
+def is_installed(extras: set[str]) -> bool:
+    """Whether every package can be found, and ``imgcls`` in this checkout."""
     package = find_spec("imgcls")
     if package is None or package.origin is None or Path(package.origin).parent.parent != ROOT:
         return False
@@ -62,7 +62,7 @@ def main() -> int:
     """Runs the command; returns its exit code."""
     command, extras = sys.argv[1], set(sys.argv[2].split(","))
     if command == "check":
-        return 0 if extras <= stamped() and is_there(extras) else 1
+        return 0 if extras <= stamped() and is_installed(extras) else 1
     STAMP.write_text(json.dumps({"key": key(), "extras": sorted(extras | stamped())}), encoding="utf-8")
     return 0
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Is a backbone that was trained as a classifier worth handing over? bash scripts/transfer_experiment.sh [FOLDER]
-# Makes the canvases, trains a classifier, exports its backbone, and trains the same detector from it and from random
-# weights, once a seed; ends with a table and an image. Runs that are finished are not repeated.
-# To change it: SEEDS="1 2 3", CANVAS="--train 1200 ...", PRETRAIN="KEY VALUE ..." and DETECT="KEY VALUE ...".
+# Does a backbone trained as a classifier help a detector? bash scripts/transfer_experiment.sh [FOLDER]
+# Makes a synthetic detection set, trains a classifier, exports its backbone, and trains the same detector from this
+# backbone and from random weights, once for each seed. Ends with a table and an image. Finished runs are not repeated.
+# Variables that change it: SEEDS="1 2 3", CANVAS="--train 1200 ...", PRETRAIN="KEY VALUE ..." and DETECT="KEY VALUE ...".
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 bash "$ROOT/scripts/install.sh" demo
@@ -16,12 +16,12 @@ read -ra pretrain <<<"${PRETRAIN:-}"
 read -ra detect <<<"${DETECT:-}"
 detector=configs/transfer/retinanet_mnetv1_025.yaml
 
-# train FOLDER CONFIG [KEY VALUE ...], unless that was done
+# train FOLDER CONFIG [KEY VALUE ...]: trains unless the run in FOLDER is finished
 train() {
     local folder=$1 config=$2
     shift 2
     if [ "$(cat "$folder/last_checkpoint" 2>/dev/null)" = model_final.pth ]; then
-        echo "$folder is finished; to train it anew, remove it"
+        echo "$folder is finished; to train it again, remove it"
         return
     fi
     "$PYTHON" tools/train_on_canvas.py --num-gpus 0 --config-file "$config" "$@" OUTPUT_DIR "$folder"

@@ -1,7 +1,6 @@
-"""Every YAML file under configs/: it loads, builds, runs forward, and is exactly as large as it should be."""
+"""Every config loads, builds, runs forward, and has exactly the parameters and multiply-accumulates on record."""
 
 import json
-import runpy
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ import torch
 from detectron2.modeling import build_model
 
 from imgcls.config import check_cfg, load_cfg
-from imgcls.report.complexity import build_complexity
+from imgcls.report.complexity import DETECTOR_SIZE, count_complexity, table_rows
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
@@ -33,23 +32,22 @@ def test_there_is_a_golden_for_every_config_and_no_other():
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_config_passes_the_check_and_has_its_golden_size(name):
-    cfg = load_cfg(str(CONFIGS / name))
+def test_a_config_passes_the_check_runs_forward_and_has_its_golden_size(name):
+    # Few proposals: their number changes the time and not the size.
+    few = ["MODEL.RPN.POST_NMS_TOPK_TEST", "20", "MODEL.RETINANET.TOPK_CANDIDATES_TEST", "20"]
+    cfg = load_cfg(str(CONFIGS / name), ["MODEL.DEVICE", "cpu", *few])
     check_cfg(cfg)
-    assert build_complexity(cfg) == GOLDENS[name]
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_config_runs_forward(name):
-    cfg = load_cfg(str(CONFIGS / name), ["MODEL.DEVICE", "cpu", "MODEL.CLSNET.NUM_CLASSES", "7"])
     model = build_model(cfg).eval()
-    size = cfg.MODEL.CLSNET.INPUT_SIZE
+    classifier = cfg.MODEL.META_ARCHITECTURE == "ClsNet"
+    size = cfg.MODEL.CLSNET.INPUT_SIZE if classifier else 64
     with torch.no_grad():
-        results = model([{"image": torch.randint(0, 256, (3, size, size), dtype=torch.uint8)}])
-    if cfg.MODEL.META_ARCHITECTURE != "ClsNet":
-        assert results[0]["instances"].image_size == (size, size)
-        return
-    assert results[0]["pred_classes"].shape == (5,) and ("probs" in results[0]) == (cfg.MODEL.CLSNET.HEAD == "sigmoid")
+        (results,) = model([{"image": torch.randint(0, 256, (3, size, size), dtype=torch.uint8)}])
+    if classifier:
+        assert results["pred_classes"].shape == (5,)
+        assert ("probs" in results) == (cfg.MODEL.CLSNET.HEAD == "sigmoid")
+    else:
+        assert results["instances"].image_size == (size, size)
+    assert count_complexity(model, size if classifier else DETECTOR_SIZE) == GOLDENS[name]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -58,52 +56,9 @@ def test_published_sizes_are_hit_exactly(name):
     assert (golden["parameters"], golden["trunk"], golden["macs"]) == PUBLISHED[name]
 
 
-def test_the_readmes_table_is_made_from_the_goldens():
-    rows = runpy.run_path(str(ROOT / "tools" / "model_complexity.py"))["table_rows"](GOLDENS)
-    assert "\n".join(rows) in (ROOT / "README.md").read_text()
-
-
-def test_a_config_of_the_2020_project_loads_builds_and_trains(tmp_path, tiny_cfg, run_script):
-    """Its Base_image_cls.yaml, and its default for IN_FEATURES written out."""
-    old = tmp_path / "old.yaml"
-    old.write_text(
-        """
-MODEL:
-  META_ARCHITECTURE: "ClsNet"
-  BACKBONE:
-    NAME: "build_mnetv1_backbone"
-    FREEZE_AT: 0
-  MNET:
-    OUT_FEATURES: ['linear']
-    WIDTH_MULT: 0.25
-  CLSNET:
-    ENABLE: True
-    NUM_CLASSES: 1000
-    IN_FEATURES: ['linear']
-    INPUT_SIZE: 224
-DATASETS:
-  TRAIN: ("imagenet_train", )
-  TEST: ("imagenet_val", )
-DATALOADER:
-  ASPECT_RATIO_GROUPING: False
-  NUM_WORKERS: 4
-SOLVER:
-  IMS_PER_BATCH: 512
-  BASE_LR: 0.1
-  STEPS: (150000, 180000)
-  MAX_ITER: 200000
-INPUT:
-  CROP:
-    ENABLED: True
-VERSION: 2
-"""
-    )
-    cfg = load_cfg(str(old))
-    check_cfg(cfg)
-    assert build_complexity(cfg) == GOLDENS["ImageNet/mnetv1_025.yaml"]
-    sets = [x for key in ("TRAIN", "TEST") for x in (f"DATASETS.{key}", str(tiny_cfg.DATASETS[key]))]
-    small = ["MODEL.CLSNET.NUM_CLASSES", 3, "MODEL.CLSNET.INPUT_SIZE", 32, "SOLVER.IMS_PER_BATCH", 4]
-    once = ["SOLVER.MAX_ITER", 2, "SOLVER.WARMUP_ITERS", 0, "DATALOADER.NUM_WORKERS", 0]
-    args = [*sets, *small, *once, "OUTPUT_DIR", tmp_path / "old run"]
-    assert run_script("train_net_builtin.py", "--num-gpus", 0, "--config-file", old, *args)[0] == 0
-    assert (tmp_path / "old run" / "model_final.pth").exists()
+def test_the_documented_sizes_are_the_goldens():
+    """The table of `imgcls complexity`, wherever the documentation shows it."""
+    pages = "\n".join(path.read_text() for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))))
+    for row in table_rows(GOLDENS)[2:]:
+        name, counts = row.split("](")[0].removeprefix("| ["), row.split(") |", 1)[1]
+        assert any(line.startswith(f"| [{name}](") and line.endswith(counts) for line in pages.splitlines()), name

@@ -1,14 +1,15 @@
-"""The README says what is there."""
+"""What README and manual name exists."""
 
 import re
 from pathlib import Path
 
 import detectron2.config
+import pytest
 
 from imgcls.config import get_cfg
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 
 
 def keys(node, prefix=""):
@@ -16,15 +17,22 @@ def keys(node, prefix=""):
         yield from keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
 
 
-def test_every_key_of_ours_is_in_the_table_and_every_key_there_exists():
-    table = set(
-        re.findall(r"`([A-Z][A-Z_0-9]*(?:\.[A-Z_0-9]+)+)`", README.split("## Config keys")[1].split("## How")[0])
-    )
+def named_keys(text: str) -> set[str]:
+    return set(re.findall(r"`([A-Z][A-Z_0-9]*(?:\.[A-Z_0-9]+)+)`", text))
+
+
+def test_every_key_of_ours_is_documented_and_every_key_in_the_readme_exists():
+    documented = set().union(*(named_keys(page.read_text()) for page in PAGES))
     ours = set(keys(get_cfg()))
-    assert ours - set(keys(detectron2.config.get_cfg())) <= table <= ours
+    assert ours - set(keys(detectron2.config.get_cfg())) <= documented
+    assert {key for key in named_keys(PAGES[0].read_text()) if not any(k.startswith(key) for k in ours)} == set()
 
 
-def test_every_file_it_names_is_there():
-    paths = re.findall(r"(?:configs|scripts|tools|tests)/[\w/.]+\.(?:yaml|sh|py|json)", README)
-    paths += re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert [path for path in paths if path != "configs/X.yaml" and not (ROOT / path).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_file_that_a_page_names_exists(page):
+    text = page.read_text()
+    paths = [
+        ROOT / path for path in re.findall(r"\b(?:configs|scripts|tools|tests)/[\w/.]+\.(?:yaml|sh|py|json)", text)
+    ]
+    paths += [page.parent / link for link in re.findall(r"\]\((?!http|#)([^)#\s]+)", text)]
+    assert [str(path) for path in paths if path.name != "X.yaml" and not path.exists()] == []

@@ -1,10 +1,11 @@
-"""The set-up files agree with each other. (What they install is proven by running them.)"""
+"""The set-up files agree with each other."""
 
 import runpy
 from pathlib import Path
 
 import pytest
 import setuptools
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -14,7 +15,7 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 
 @pytest.fixture
 def arguments(monkeypatch):
-    """What setup.py hands to setuptools."""
+    """The arguments that setup.py passes to setuptools."""
     seen = {}
     monkeypatch.setattr(setuptools, "setup", lambda **given: seen.update(given))
     monkeypatch.chdir(ROOT)
@@ -45,7 +46,13 @@ def test_version_is_read_without_importing_the_package(arguments):
 
 def test_every_folder_of_the_package_is_installed_and_nothing_else(arguments):
     folders = {path.parent.relative_to(ROOT) for path in (ROOT / "imgcls").rglob("*.py")}
-    assert set(arguments["packages"]) == {".".join(folder.parts) for folder in folders}
+    assert set(arguments["packages"]) == {".".join(folder.parts) for folder in folders} | {"imgcls.configs"}
+
+
+def test_every_config_is_installed(arguments):
+    folder = ROOT / arguments["package_dir"]["imgcls.configs"]
+    found = {path for pattern in arguments["package_data"]["imgcls.configs"] for path in folder.glob(pattern)}
+    assert found == {path for path in folder.rglob("*") if path.is_file()}
 
 
 def test_extras_are_those_of_the_design(arguments):
@@ -55,11 +62,11 @@ def test_extras_are_those_of_the_design(arguments):
         "export": {"onnx", "onnxruntime"},
         "shards": {"webdataset"},
         "timm": {"timm"},
-        "dev": {"pytest", "ruff", "pytest-cov"},
+        "dev": {"coverage", "mypy", "pytest", "pytest-cov", "ruff", "types-PyYAML", "types-tqdm"},
     }
 
 
-def test_builds_that_people_make_themselves_are_not_requirements(arguments):
+def test_detectron2_and_opencv_are_not_requirements(arguments):
     names = {canonicalize_name(Requirement(r).name) for r in arguments["install_requires"]}
     assert {"torch", "torchvision", "fvcore", "yacs", "torchmetrics", "numpy", "pillow", "tqdm", "matplotlib"} == names
 
@@ -73,7 +80,7 @@ def test_constraints_satisfy_the_bounds(arguments, python):
     for requirement in map(Requirement, wanted):
         assert requirement.specifier, f"{requirement.name} has no bound"
         if requirement.name in ("torch", "torchvision"):
-            assert requirement.name not in pinned, "the user's build is kept"
+            assert requirement.name not in pinned, "the user's build is left untouched"
         else:
             name = canonicalize_name(requirement.name)
             assert requirement.specifier.contains(pinned[name]), f"{requirement} against {pinned[name]}"
@@ -93,3 +100,18 @@ def test_constraints_cover_opencv_and_what_detectron2_needs(monkeypatch):
         assert "opencv-python-headless" in pinned
         for requirement in map(Requirement, seen["install_requires"]):
             assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
+
+
+def test_what_mypy_needs_is_pinned():
+    """pip would otherwise take the newest of these, and mypy depends on their exact versions."""
+    assert {"mypy", "mypy-extensions", "pathspec", "librt", "ast-serialize"} <= set(pins("3.11"))
+
+
+def test_pre_commit_runs_what_ci_runs():
+    (repo,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    assert repo["repo"] == "local", "the hooks run in the active environment, with its versions"
+    *commits, push = repo["hooks"]
+    assert push["entry"] == "bash scripts/test.sh" and push["stages"] == ["pre-push"]
+    script = (ROOT / "scripts" / "test.sh").read_text(encoding="utf-8")
+    checks = [line.removeprefix('"$PYTHON" ') for line in script.splitlines() if line.startswith('"$PYTHON"')]
+    assert [hook["entry"] for hook in commits] == [f"python {check}" for check in checks] != []

@@ -1,7 +1,7 @@
-"""What is changed in detectron2 0.6 so that it imports and runs on today's Python packages without a compiler.
+"""The changes to detectron2 0.6 that let it run on current Python packages without a compiler.
 
 ``tools/install_detectron2.py`` applies this table to the official sources before it builds a wheel. Each
-entry must be found exactly as often as it says, so a source that is not the known one is never half changed.
+text must occur exactly as often as its entry says; otherwise no file is changed.
 """
 
 import re
@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 NUMPY = "numpy 1.24 removed these names for Python's own types"
 PILLOW = "Pillow 10 removed LINEAR, the old name of BILINEAR"
-COMPILED = "the compiled extension is not built, and only a call into it may fail"
+COMPILED = "the extension is not compiled, and only a call into it may fail"
 CAFFE2 = "PyTorch dropped caffe2, and detectron2's tracing and FLOP count need only the rest of the package"
 SETUPTOOLS = "setuptools 82 removed pkg_resources"
 
 
 class Substitution(NamedTuple):
-    """One change: ``old`` as whole words, ``count`` times in ``file``, becomes ``new``."""
+    """Replaces ``old``, which occurs ``count`` times as whole words in ``file``, by ``new``."""
 
     file: str
     old: str
@@ -26,7 +26,7 @@ class Substitution(NamedTuple):
 
 
 class SubstitutionError(Exception):
-    """The sources are not the ones that the table was written for."""
+    """The sources differ from those that the table was written for."""
 
 
 _IMPORT_C = "from detectron2 import _C"
@@ -110,10 +110,10 @@ except ImportError:
 
 
 def apply_substitutions(root: Path, table: tuple[Substitution, ...] = SUBSTITUTIONS) -> None:
-    """Changes the files under ``root`` as ``table`` says: all of them, or none.
+    """Applies ``table`` to the files under ``root``, to all of them or none.
 
     Raises:
-        SubstitutionError: a file is missing, or has a text more or less often than expected.
+        SubstitutionError: a file is missing, or the number of occurrences differs.
     """
     changed: dict[Path, str] = {}
     for item in table:

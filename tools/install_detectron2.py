@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Installs detectron2 where none imports: version 0.6 without its compiled extension, no compiler needed.
+"""Installs detectron2 0.6 without its compiled extension, if no detectron2 can be imported. Needs no compiler.
 
     python tools/install_detectron2.py [--sdist FILE]
 
-A detectron2 that imports, the official build included, is kept. Otherwise the official 0.6 sources are
-taken from the Python package index, checked against a fixed SHA-256 before anything in them runs, changed as
-``detectron2_substitutions.py`` says, and installed as a pure-Python wheel. Uses only the standard library
-and pip; PyTorch, setuptools and wheel have to be installed first.
+A working detectron2, such as the official build, is left untouched. Otherwise the official 0.6 sources are
+downloaded from the Python package index, checked against a fixed SHA-256 before any of their code runs, changed
+according to ``detectron2_substitutions.py``, and installed as a pure-Python wheel. Uses only the standard library
+and pip; PyTorch, setuptools and wheel must be installed first.
 """
 
 import argparse
@@ -77,51 +77,51 @@ class InstallError(Exception):
 
 
 def find_detectron2() -> str | None:
-    """Where the detectron2 is that imports, or None where there is none.
+    """The file of a detectron2 that can be imported, or None if none is installed or our own build is broken.
 
     Raises:
-        InstallError: one is there that does not import and that this tool did not install.
+        InstallError: a detectron2 that this tool did not install cannot be imported.
     """
     result = _python("import importlib.util as u; s = u.find_spec('detectron2'); print(s and s.origin or '')")
-    place = result.stdout.strip()
-    if result.returncode or not place:
+    origin = result.stdout.strip()
+    if result.returncode or not origin:
         return None
     proof = _python(PROOF)
     if proof.returncode == 0:
-        return place
-    if _is_ours(Path(place).parent):
+        return origin
+    if _is_ours(Path(origin).parent):
         return None
     raise InstallError(
-        f"the detectron2 in {place} does not import ({_last_line(proof.stderr)}); repair it, or remove it "
+        f"the detectron2 in {origin} cannot be imported ({_last_line(proof.stderr)}); repair it, or remove it "
         "with `python -m pip uninstall detectron2` and run this again"
     )
 
 
 def download(folder: Path) -> Path:
-    """Lets pip fetch the pinned source archive into ``folder``; pip checks its hash before it reads its metadata."""
+    """Downloads the pinned source archive into ``folder``; pip checks its hash before reading its metadata."""
     wanted = folder / "sdist.txt"
     wanted.write_text(f"{SDIST} --hash=sha256:{SHA256}\n", encoding="utf-8")
     options = ["--no-deps", "--no-binary", ":all:", "--no-build-isolation", "--require-hashes"]
     _pip("download", *options, "-r", str(wanted), "-d", str(folder))
     archives = list(folder.glob("*.tar.gz"))
     if len(archives) != 1:
-        raise InstallError(f"pip fetched {[a.name for a in archives]} instead of one .tar.gz of {SDIST}")
+        raise InstallError(f"pip downloaded {[a.name for a in archives]} instead of one .tar.gz of {SDIST}")
     return archives[0]
 
 
 def verify(archive: Path) -> None:
-    """Refuses an archive that is not, byte for byte, the known one."""
+    """Raises unless the archive has the known hash."""
     if not archive.is_file():
         raise InstallError(f"--sdist {archive} is not a file; give the .tar.gz of {SDIST}")
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != SHA256:
-        raise InstallError(f"{archive} has SHA-256 {found}, not {SHA256}: not used; fetch {SDIST} again")
+        raise InstallError(f"{archive} has SHA-256 {found}, not {SHA256}: not used; download {SDIST} again")
 
 
 def build(archive: Path, folder: Path) -> Path:
     """Unpacks, substitutes and builds below ``folder``; returns the wheel."""
     with tarfile.open(archive) as tar:
-        # Python 3.10.0 to 3.10.11 and 3.11.0 to 3.11.3 lack the filter; the hash already vouches for the content.
+        # Python 3.10.0 to 3.10.11 and 3.11.0 to 3.11.3 lack the filter; the hash has proved the content.
         tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
         tar.extractall(folder)
     source = folder / archive.name.removesuffix(".tar.gz")
@@ -135,24 +135,24 @@ def build(archive: Path, folder: Path) -> Path:
 
 
 def install(sdist: Path | None) -> None:
-    """Builds the wheel from ``sdist``, or from a fresh download, installs it and proves that it imports."""
+    """Builds the wheel from ``sdist`` or from a download, installs it and checks that it can be imported."""
     with tempfile.TemporaryDirectory(prefix="detectron2-") as name:
         folder = Path(name)
         archive = sdist or download(folder)
         verify(archive)
         wheel = build(archive, folder)
         if _installed_version() == OUR_VERSION:
-            # It is broken, or we would not be here, and pip leaves a version that is there as it is.
+            # Our broken build has the same version, and pip would not replace it.
             _pip("uninstall", "-y", "detectron2")
         constraints = ["-c", str(CONSTRAINTS)] if CONSTRAINTS.is_file() else []
         _pip("install", *constraints, str(wheel))
     proof = _python(PROOF)
     if proof.returncode:
-        raise InstallError(f"detectron2 was installed but does not import: {_last_line(proof.stderr)}")
+        raise InstallError(f"detectron2 was installed but cannot be imported: {_last_line(proof.stderr)}")
 
 
 def _python(code: str) -> subprocess.CompletedProcess[str]:
-    # From an empty folder: `-c` puts the current one on the path, and a clone of detectron2 in it is not installed.
+    # In an empty folder, because `-c` puts the current one on the path: a clone of detectron2 there is not installed.
     with tempfile.TemporaryDirectory() as empty:
         return subprocess.run([sys.executable, "-c", code], cwd=empty, capture_output=True, text=True)
 
@@ -160,7 +160,7 @@ def _python(code: str) -> subprocess.CompletedProcess[str]:
 def _pip(*arguments: str) -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", *arguments]
     if subprocess.run(command).returncode:
-        raise InstallError(f"`pip {arguments[0]}` failed (its message is above)")
+        raise InstallError(f"`pip {arguments[0]}` failed (see its message above)")
 
 
 def _installed_version() -> str | None:
@@ -171,7 +171,7 @@ def _installed_version() -> str | None:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether the package in ``folder`` is the one that this tool installed, not another one before it on the path."""
+    """Whether this tool installed the package in ``folder``; another one may precede ours on the path."""
     if _installed_version() != OUR_VERSION:
         return False
     return Path(metadata.distribution("detectron2").locate_file("detectron2")).resolve() == folder.resolve()
@@ -182,24 +182,25 @@ def _last_line(text: str) -> str:
 
 
 def main() -> int:
-    """Runs the tool; returns its exit code: 0 done or nothing to do, 2 with one line on stderr."""
+    """Runs the tool; returns 0 if detectron2 can be imported, or 2 after one line on stderr."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--sdist", type=Path, help=f"an already downloaded .tar.gz of {SDIST}")
+    parser.add_argument("--sdist", type=Path, help=f"the .tar.gz of {SDIST}, if it has been downloaded")
     args = parser.parse_args()
     try:
-        place = find_detectron2()
-        if place is not None:
-            print(f"detectron2 {_installed_version() or ''} in {Path(place).parent} imports: kept".replace("  ", " "))
+        origin = find_detectron2()
+        if origin is not None:
+            version = f" {_installed_version() or ''}".rstrip()
+            print(f"detectron2{version} in {Path(origin).parent} works and is kept")
             return 0
         install(args.sdist)
     except (InstallError, SubstitutionError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(
-        f"detectron2 {OUR_VERSION} installed: DefaultTrainer, RetinaNet and Faster R-CNN import.\n"
-        "Not compiled: its extension detectron2._C.\n"
-        "That means: no rotated boxes and no deformable convolution, and COCO evaluation at pycocotools' own speed.\n"
-        f"The official build instead: pip uninstall detectron2, then follow {OFFICIAL}/blob/main/INSTALL.md"
+        f"detectron2 {OUR_VERSION} installed; DefaultTrainer, RetinaNet and Faster R-CNN can be imported.\n"
+        "Its extension detectron2._C is not compiled: there are no rotated boxes and no deformable convolution, and "
+        "COCO evaluation is as fast as pycocotools.\n"
+        f"For the official build: pip uninstall detectron2, then follow {OFFICIAL}/blob/main/INSTALL.md"
     )
     return 0
 

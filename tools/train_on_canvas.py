@@ -8,7 +8,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
 
 import transfer  # noqa: F401  (registers canvas_train and canvas_test)
 
-from train_net_builtin import run
+from imgcls.cli.train import main
 
 if __name__ == "__main__":
-    run()
+    main()

@@ -1,76 +1,131 @@
-"""The command line of the plain trainer: the flags of PyTorch's ImageNet example, on top of a config."""
+"""``imgcls train-plain``: a plain PyTorch loop with the flags of PyTorch's ImageNet example, on top of a config."""
 
 import argparse
 import os
 from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Any
 
-import torch
+from imgcls.cli.train import add_common_flags, start, use_model_zoo
+from imgcls.errors import UserError, UserFileNotFoundError, exit_on_user_error
 
-from imgcls.checkpoint import find_newest
-from imgcls.errors import UserError, UserFileNotFoundError
+_EXAMPLE = """\
+example:
+  imgcls train-plain --config-file ImageNet/mnetv1_050.yaml --epochs 90 -b 256 --lr 0.1 \\
+      images MODEL.CLSNET.NUM_CLASSES -1
+"""
 
-# Flags that are another name for a key: flag names, type, key.
+# How messages name this command's flags; see `add_common_flags`.
+FLAGS = MappingProxyType(
+    {"processes": "--multiprocessing-distributed", "evaluate": "--evaluate", "resume": "--resume PATH"}
+)
+
+# Flags that set a config key: their names, type, key, help.
 _KEYS = (
-    (("-j", "--workers"), int, "DATALOADER.NUM_WORKERS", "loader processes of each process"),
+    (("-j", "--workers"), int, "DATALOADER.NUM_WORKERS", "loader workers of each process"),
     (("--epochs",), int, "SOLVER.EPOCHS", "length of the run"),
-    (("-b", "--batch-size"), int, "SOLVER.IMS_PER_BATCH", "images an iteration, of all processes together"),
-    (("--lr", "--learning-rate"), float, "SOLVER.BASE_LR", "learning rate at its highest"),
+    (("-b", "--batch-size"), int, "SOLVER.IMS_PER_BATCH", "images per iteration, over all processes"),
+    (("--lr", "--learning-rate"), float, "SOLVER.BASE_LR", "peak learning rate"),
     (("--momentum",), float, "SOLVER.MOMENTUM", ""),
     (("--wd", "--weight-decay"), float, "SOLVER.WEIGHT_DECAY", ""),
-    (("-p", "--print-freq"), int, "SOLVER.LOG_PERIOD", "iterations from line to line"),
-    (("--seed",), int, "SEED", "of everything random"),
+    (("-p", "--print-freq"), int, "SOLVER.LOG_PERIOD", "iterations between log lines"),
+    (("--seed",), int, "SEED", "of all random numbers"),
 )
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Arguments as ``engine.setup`` reads them (``config_file``, ``opts``, ``num_gpus``, ...), made from our flags.
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Trains or evaluates.
 
-    ``opts`` holds, in this order, so that the later wins: the data folder, the ``KEY VALUE`` pairs, the flags given.
+    Args:
+        argv: the arguments; None for those of the process.
+        prog: name of the command in the help.
 
     Raises:
-        ValueError: a folder without training and validation images, or flags that contradict each other.
+        SystemExit: with code 2 after one line on stderr, for a mistake of the user.
     """
-    args = _parser().parse_intermixed_args(argv)
+    with exit_on_user_error():
+        args = parse_args(argv, prog)
+        use_model_zoo(args)
+        start(run_process, args, args.dist_backend)
+
+
+def run_process(args: argparse.Namespace) -> Any:
+    """Sets up one process of the run, then evaluates or trains."""
+    from imgcls.engine import PlainTrainer, Trainer, evaluate, setup
+
+    cfg = setup(args)
+    if args.pretrained and not cfg.MODEL.WEIGHTS:
+        raise UserError("--pretrained needs weights and MODEL.WEIGHTS is empty; set it to a checkpoint")
+    if args.eval_only:
+        return evaluate(Trainer, cfg)
+    trainer = PlainTrainer(cfg)
+    trainer.load(args.resume, args.start_epoch)
+    return trainer.train()
+
+
+def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
+    """Turns the flags into the arguments that ``engine.setup`` reads (``config_file``, ``opts``, ``num_gpus``, ...).
+
+    ``opts`` holds the data folder, then the ``KEY VALUE`` pairs, then the flags; a later setting replaces an earlier
+    one.
+
+    Raises:
+        UserError: a folder without training and validation images, or flags that contradict each other.
+    """
+    args = _parser(prog).parse_intermixed_args(argv)
     rest = args.rest
     data = _data_opts(rest.pop(0)) if len(rest) % 2 else []
     flags = [part for _, _, key, _ in _KEYS if (value := getattr(args, key)) is not None for part in (key, repr(value))]
-    args.num_gpus = max(1, torch.cuda.device_count()) if args.multiprocessing_distributed else 1
+    args.num_gpus = _count_gpus() if args.multiprocessing_distributed else 1
     if args.gpu is not None:
         if args.multiprocessing_distributed:
-            raise UserError("--gpu is for one process; leave it out with --multiprocessing-distributed")
+            raise UserError("--gpu selects one GPU; leave it out with --multiprocessing-distributed, which uses all")
         flags += ["MODEL.DEVICE", f"cuda:{args.gpu}"]
     if args.evaluate and args.resume:
+        from imgcls.checkpoint import find_newest
+
         flags += ["MODEL.WEIGHTS", find_newest(args.resume) if os.path.isdir(args.resume) else args.resume]
     args.opts = [*data, *rest, *flags]
-    args.eval_only = args.evaluate
+    args.eval_only, args.num_machines, args.machine_rank = args.evaluate, args.world_size, args.rank
     return args
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Trains a ClsNet in one plain loop. A flag that is not given takes its value from the config.",
+        prog=prog,
+        description="Trains or evaluates a classifier in a plain PyTorch loop. "
+        "Flags that are not given keep the value of the config.",
         usage="%(prog)s --config-file FILE [flags] [DATA_DIR] [KEY VALUE ...]",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="a YAML file, or a name of the model zoo")
     for flags, kind, key, text in _KEYS:
         parser.add_argument(*flags, type=kind, dest=key, metavar="N", help=f"{key}: {text}" if text else key)
     add = parser.add_argument
-    add("--start-epoch", type=int, default=0, metavar="N", help="epoch to start in, counted from 0")
-    add("--resume", default="", metavar="PATH", help="checkpoint to go on from, or a folder of them")
-    add("-e", "--evaluate", action="store_true", help="score --resume's or MODEL.WEIGHTS' weights, without training")
-    add("--pretrained", action="store_true", help="insist on MODEL.WEIGHTS, to start from")
-    add("--gpu", type=int, metavar="N", help="the one GPU to use")
+    add("--start-epoch", type=int, default=0, metavar="N", help="first epoch, counted from 0")
+    add("--resume", default="", metavar="PATH", help="checkpoint to resume from, or a folder of checkpoints")
+    add("-e", "--evaluate", action="store_true", help="evaluate the weights of --resume or MODEL.WEIGHTS, do not train")
+    add("--pretrained", action="store_true", help="fail if MODEL.WEIGHTS is empty")
+    add("--gpu", type=int, metavar="N", help="index of the one GPU to use")
     add("--multiprocessing-distributed", action="store_true", help="one process for each GPU of this machine")
     add("--world-size", type=int, default=1, metavar="N", help="number of machines")
     add("--rank", type=int, default=0, metavar="N", help="of this machine, counted from 0")
-    add("--dist-url", default="auto", metavar="URL", help="where all machines meet, such as tcp://10.0.0.1:29500")
-    add("--dist-backend", metavar="NAME", help="nccl or gloo; by default what the device needs")
-    add("rest", nargs="*", metavar="DATA_DIR KEY VALUE", help="folder with train and val, then keys of the config")
+    add("--dist-url", default="auto", metavar="URL", help="where the machines connect, such as tcp://10.0.0.1:29500")
+    add("--dist-backend", metavar="NAME", help="nccl or gloo (default: nccl on GPUs, gloo on the CPU)")
+    add_common_flags(parser, dict(FLAGS))
+    add("rest", nargs="*", metavar="DATA_DIR KEY VALUE", help="folder with train and val, then config keys and values")
     return parser
 
 
+def _count_gpus() -> int:
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
 def _data_opts(folder: str) -> list[str]:
-    """``folder:`` names of the two sets in an ImageNet folder, or one laid out like it."""
+    """``DATASETS`` for a folder laid out like ImageNet."""
     for prefix in ("ILSVRC2012_img_", ""):
         train, val = (os.path.join(folder, prefix + split) for split in ("train", "val"))
         if os.path.isdir(train) and os.path.isdir(val):

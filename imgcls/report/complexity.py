@@ -1,6 +1,8 @@
 """Parameters and multiply-accumulates of a config's network."""
 
 import logging
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -10,27 +12,35 @@ from torch import Tensor, nn
 
 from imgcls.checkpoint import find_backbone
 
-# Side of the image that a detector's backbone and FPN are counted with; heads depend on what is found.
+# Side of the image, in pixels, for a detector's backbone and FPN. The cost of the heads depends on the detections.
 DETECTOR_SIZE = 512
 
 
 def build_complexity(cfg: CfgNode) -> dict[str, int]:
-    """Builds the model on the CPU and runs one image of its input size through it.
-
-    Returns:
-        ``parameters`` (all), ``trunk`` (those of the backbone, without FPN), ``macs`` (of convolution and linear
-        layers, one image, as fvcore counts them; of a detector, those of backbone and FPN) and ``input_size`` in
-        pixels.
-    """
+    """Builds the model of a config on the CPU and counts it, see ``count_complexity``."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
-    model = build_model(cfg).eval()
     classifier = cfg.MODEL.META_ARCHITECTURE == "ClsNet"
-    size = cfg.MODEL.CLSNET.INPUT_SIZE if classifier else DETECTOR_SIZE
-    # fvcore warns of every operator that it has no count for; they are not counted on purpose.
+    return count_complexity(build_model(cfg).eval(), cfg.MODEL.CLSNET.INPUT_SIZE if classifier else DETECTOR_SIZE)
+
+
+def count_complexity(model: Any, size: int) -> dict[str, int]:
+    """Traces a model with one image.
+
+    Args:
+        model: a ``ClsNet`` or a detector, in evaluation mode.
+        size: side of the image in pixels.
+
+    Returns:
+        ``parameters`` (all), ``trunk`` (those of the backbone, without FPN), ``macs`` (of convolution and linear
+        layers for one image, as fvcore counts them; for a detector, only those of backbone and FPN) and
+        ``input_size`` in pixels.
+    """
+    run = model.logits if hasattr(model, "logits") else lambda images: tuple(model.backbone(images).values())
+    # fvcore warns about every operator for which it has no count; those are left out on purpose.
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
-    counts = FlopCountAnalysis(_Traced(model, classifier), torch.zeros(1, 3, size, size)).by_operator()
+    counts = FlopCountAnalysis(_Traceable(model, run), torch.zeros(1, 3, size, size)).by_operator()
     return {
         "input_size": size,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -39,13 +49,29 @@ def build_complexity(cfg: CfgNode) -> dict[str, int]:
     }
 
 
-class _Traced(nn.Module):
+def table_rows(counts: Mapping[str, Mapping[str, int]], folder: str = "configs") -> list[str]:
+    """The lines of a Markdown table.
+
+    Args:
+        counts: results of ``build_complexity`` by config name.
+        folder: prefix of the links to the configs.
+    """
+    rows = ["| config | input | parameters | of which backbone | multiply-accumulates |", "|---|---|---|---|---|"]
+    for name, count in counts.items():
+        rows.append(
+            f"| [{name}]({folder}/{name}) | {count['input_size']} | {count['parameters']:,} | {count['trunk']:,} "
+            f"| {count['macs']:,} |"
+        )
+    return rows
+
+
+class _Traceable(nn.Module):
     """The part of a model that fvcore can trace."""
 
-    def __init__(self, model: nn.Module, classifier: bool):
+    def __init__(self, model: nn.Module, run: Callable[[Tensor], Tensor | tuple[Tensor, ...]]):
         super().__init__()
         self.model = model
-        self.classifier = classifier
+        self.run = run
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-        return self.model.logits(images) if self.classifier else tuple(self.model.backbone(images).values())
+        return self.run(images)

@@ -1,4 +1,4 @@
-"""The shell scripts: which environment they use, what they call, where they stop."""
+"""The shell scripts: the environment they use, the commands they run, and their exit codes."""
 
 import subprocess
 from pathlib import Path
@@ -67,26 +67,26 @@ def test_quickstart_trains_and_reports(checkout):
     assert run("bash", "scripts/quickstart.sh").stdout == f"{TRAIN}\n<tools/report.py><{OUTPUT}>\n"
 
 
-def test_quickstart_passes_settings_on_and_reports_on_the_folder_they_name(checkout):
+def test_quickstart_passes_settings_and_reports_on_their_output_folder(checkout):
     _, run = checkout
     result = run("bash", "scripts/quickstart.sh", "SOLVER.MAX_ITER", "3", "OUTPUT_DIR", "a b")
     assert result.stdout == f"{TRAIN}<SOLVER.MAX_ITER><3><OUTPUT_DIR><a b>\n<tools/report.py><a b>\n"
 
 
-def test_quickstart_only_evaluates_what_is_trained_to_its_end(checkout):
+def test_quickstart_only_evaluates_a_finished_run(checkout):
     root, run = checkout
     (root / OUTPUT).mkdir(parents=True)
     (root / OUTPUT / "model_final.pth").write_text("half writ")
     assert run("bash", "scripts/quickstart.sh").stdout.startswith(f"{TRAIN}\n"), "killed while it was saved"
     (root / OUTPUT / "last_checkpoint").write_text("model_final.pth")
     said, evaluated, reported = run("bash", "scripts/quickstart.sh").stdout.splitlines()
-    assert f"to train anew, remove {OUTPUT}" in said
+    assert f"to train again, remove {OUTPUT}" in said
     assert evaluated == f"{TRAIN}<--eval-only><MODEL.WEIGHTS><{OUTPUT}/model_final.pth>"
     assert reported == f"<tools/report.py><{OUTPUT}>"
     assert run("bash", "scripts/quickstart.sh", "SEED", "2").stdout.startswith(f"{TRAIN}<SEED><2>\n")
 
 
-def test_transfer_experiment_does_not_repeat_what_is_finished(checkout):
+def test_transfer_experiment_does_not_repeat_finished_runs(checkout):
     root, run = checkout
     for name in ("pretrain", "handoff-1", "handoff-2", "random-1"):
         (root / "out" / name).mkdir(parents=True)
@@ -95,18 +95,20 @@ def test_transfer_experiment_does_not_repeat_what_is_finished(checkout):
     lines = run("bash", "scripts/transfer_experiment.sh", "out").stdout.splitlines()
     finished = [line.split(" is finished")[0] for line in lines if " is finished" in line]
     assert finished == ["out/pretrain", "out/handoff-1", "out/random-1"]
-    trained = [line.rsplit("<", 1)[1] for line in lines if line.startswith("<train_net_builtin.py>")]
+    trained = [line.rsplit("<", 1)[1] for line in lines if line.startswith("<tools/train_on_canvas.py>")]
     assert trained == ["out/handoff-2>", "out/random-2>", "out/handoff-3>", "out/random-3>"]
     assert lines[-1] == "<tools/transfer_report.py><out>"
 
 
-def test_test_script_lints_and_ends_with_pytest(checkout):
+def test_test_script_checks_and_ends_with_pytest(checkout):
     _, run = checkout
-    lines = run("bash", "scripts/test.sh", "-k", "a b").stdout.splitlines()
-    assert lines == ["<-m><ruff><check><.>", "<-m><ruff><format><--check><.>", "<-m><pytest><-q><-k><a b>"]
+    checks = ["<-m><ruff><check><.>", "<-m><ruff><format><--check><.>", "<-m><mypy>"]
+    assert run("bash", "scripts/test.sh", "-k", "a b").stdout.splitlines() == [*checks, "<-m><pytest><-q><-k><a b>"]
+    everything = "<-m><pytest><-q><--cov><imgcls><--cov-report><term:skip-covered><--cov-fail-under><93>"
+    assert run("bash", "scripts/test.sh").stdout.splitlines() == [*checks, everything]
 
 
-def test_train_script_passes_its_arguments_and_exit_code_on(checkout):
+def test_train_script_passes_its_arguments_and_exit_code(checkout):
     root, run = checkout
     result = run("sh", "scripts/train_net_builtin.sh", "--config-file", "a b.yaml", "KEY", "")
     assert result.stdout == f"<{root}/train_net_builtin.py><--config-file><a b.yaml><KEY><>\n"
@@ -116,7 +118,7 @@ def test_train_script_passes_its_arguments_and_exit_code_on(checkout):
     assert run("bash", "scripts/test.sh").returncode == 2
 
 
-def test_plain_train_script_is_the_call_for_all_gpus(checkout):
+def test_plain_train_script_uses_all_gpus(checkout):
     root, run = checkout
     said = run("sh", "scripts/train_net.sh", "/data/a b", "-p", "10").stdout
     assert said.startswith(f"<{root}/train_net.py><--config-file><{root}/configs/ImageNet/mnetv1_100.yaml>")
@@ -126,7 +128,7 @@ def test_plain_train_script_is_the_call_for_all_gpus(checkout):
 
 
 @pytest.mark.parametrize("script", ["train_net_builtin.sh", "train_net.sh"])
-def test_train_script_without_an_environment_names_the_command(checkout, script):
+def test_train_script_without_an_environment_names_install_sh(checkout, script):
     root, run = checkout
     (root.parent / "venv" / "bin" / "python").unlink()
     result = run("sh", f"scripts/{script}")
@@ -156,7 +158,7 @@ def test_install_refuses_an_active_environment_without_python(tmp_path):
     assert not (tmp_path / "a b" / "bin" / "python").exists()
 
 
-def test_install_does_nothing_where_the_stamp_fits(tmp_path):
+def test_install_does_nothing_if_the_stamp_is_current(tmp_path):
     log = tmp_path / "calls"
     result = run_install(tmp_path / "a b", f'echo "$@" >> "{log}"')
     assert result.returncode == 0

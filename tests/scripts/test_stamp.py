@@ -1,4 +1,4 @@
-"""What scripts/install.sh remembers, so that its second run takes no time."""
+"""The record by which scripts/install.sh recognises a finished installation."""
 
 import importlib.machinery
 import importlib.util
@@ -16,7 +16,7 @@ def stamp(tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("stamp", ROOT / "scripts" / "stamp.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for name in module.DECIDES:
+    for name in module.INSTALL_FILES:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
     package = importlib.machinery.ModuleSpec("imgcls", None, origin=str(tmp_path / "imgcls" / "__init__.py"))
@@ -40,9 +40,9 @@ def test_second_run_is_recognised_with_the_extras_of_all_runs_so_far(stamp, monk
     assert run_stamp(stamp, monkeypatch, "check", "demo,dev") == 0
 
 
-def test_change_of_a_file_that_decides_sets_up_again(stamp, monkeypatch):
+def test_a_changed_install_file_sets_up_again(stamp, monkeypatch):
     run_stamp(stamp, monkeypatch, "write", "demo")
-    for name in stamp.DECIDES:
+    for name in stamp.INSTALL_FILES:
         (stamp.ROOT / name).write_text("changed")
         assert run_stamp(stamp, monkeypatch, "check", "demo") == 1, name
         (stamp.ROOT / name).write_text(name)

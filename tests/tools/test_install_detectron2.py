@@ -1,4 +1,4 @@
-"""The installer of detectron2: what it refuses, what it changes, what it keeps. None of it needs a network."""
+"""The installer of detectron2, without a network: what it refuses, changes and leaves untouched."""
 
 import hashlib
 import io
@@ -197,14 +197,14 @@ def run_tool(python_path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(python_path), "PATH": ""})
 
 
-def test_any_detectron2_that_imports_is_kept(tmp_path):
+def test_a_working_detectron2_is_kept(tmp_path):
     fake_detectron2(tmp_path, "")
     result = run_tool(tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert str(tmp_path / "detectron2") in result.stdout and "kept" in result.stdout
 
 
-def test_somebodys_broken_detectron2_is_not_replaced(tmp_path):
+def test_a_broken_detectron2_of_the_user_is_not_replaced(tmp_path):
     fake_detectron2(tmp_path, "raise OSError('libtorch.so: undefined symbol')")
     result = run_tool(tmp_path)
     assert result.returncode == 2
@@ -217,4 +217,4 @@ def test_our_own_build_when_broken_is_installed_again(tool, tmp_path):
     metadata = f"Metadata-Version: 2.1\nName: detectron2\nVersion: {tool.OUR_VERSION}\n"
     write_tree(tmp_path, {f"detectron2-{tool.OUR_VERSION}.dist-info/METADATA": metadata})
     result = run_tool(tmp_path)
-    assert "--sdist /nonexistent.tar.gz is not a file" in result.stderr, "it went on to install"
+    assert "--sdist /nonexistent.tar.gz is not a file" in result.stderr, "it tried to install"

@@ -1,4 +1,4 @@
-"""tools/pack_dataset.py: what it prints, and mistakes. The packing itself: tests/data/shards."""
+"""`imgcls pack`: what it prints, and mistakes. The packing itself: tests/data/shards."""
 
 import sys
 from functools import partial
@@ -9,8 +9,8 @@ from imgcls.data.catalog import get_dataset
 
 
 @pytest.fixture
-def tool(run_tool):
-    return partial(run_tool, "pack_dataset.py")
+def tool(run_verb):
+    return partial(run_verb, "pack")
 
 
 @pytest.fixture

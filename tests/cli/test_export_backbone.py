@@ -19,9 +19,9 @@ SAME = ["MODEL.MNET.BLOCKS", "[1, 1, 1, 1, 1]", "MODEL.PIXEL_STD", "[57., 57., 5
 
 
 @pytest.fixture
-def run(run_tool, monkeypatch, request):
+def run(run_verb, monkeypatch, request):
     monkeypatch.chdir(request.config.rootpath)
-    return partial(run_tool, "export_backbone.py")
+    return partial(run_verb, "export-backbone")
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_a_source_that_is_no_classifier_is_one_line(trained, tmp_path, run):
         (["gone.pth", "b.pth", "--verify", "gone.yaml"], "gone.yaml: no such file"),
         (
             ["gone.pth", "b.pth", DETECTOR],
-            f"{DETECTOR}: changes to a detector's config, and none is named; add --verify",
+            f"{DETECTOR}: settings for a detector's config; name it with --verify CONFIG",
         ),
         (
             ["gone.pth", "b.pth", "--verify", DETECTOR, "MODEL.MNET.WIDHT_MULT", "1"],

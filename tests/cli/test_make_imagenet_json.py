@@ -1,4 +1,4 @@
-"""tools/make_imagenet_json.py: the three files, indexes, and mistakes."""
+"""`imgcls make-imagenet-json`: the three files, indexes, and mistakes."""
 
 import json
 from functools import partial
@@ -8,8 +8,8 @@ import pytest
 
 
 @pytest.fixture
-def tool(run_tool):
-    return partial(run_tool, "make_imagenet_json.py")
+def tool(run_verb):
+    return partial(run_verb, "make-imagenet-json")
 
 
 def test_writes_three_files_and_says_which(tool, tmp_path):
@@ -64,7 +64,7 @@ def test_an_index_of_a_file_that_is_no_list_of_records(tool, tmp_path):
         (("--index",), "needs --root and --save, or --index with the JSON files to index"),
         (("--root", "x"), "needs --root and --save, or"),
         (("--save", "x", "--index"), "needs --root and --save, or"),
-        (("--root", "x", "--save", "y", "--index", "a.json"), "--index with files goes without --root and --save"),
+        (("--root", "x", "--save", "y", "--index", "a.json"), "--index with files excludes --root and --save"),
     ],
 )
 def test_arguments_that_do_not_fit(tool, arguments, message):

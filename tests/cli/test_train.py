@@ -1,4 +1,4 @@
-"""The command line, from real images to results, and every mistake a user can make on it."""
+"""`imgcls train` from real images to results, and the mistakes that users make."""
 
 import csv
 import json
@@ -11,7 +11,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from PIL import Image
 
-SCRIPT = "train_net_builtin.py"
+from imgcls.config import check_cfg, load_cfg
+from imgcls.model_zoo import get_config
+from imgcls.report.complexity import build_complexity
 
 
 @pytest.fixture
@@ -23,9 +25,9 @@ def config(tiny_cfg, tmp_path):
 
 
 @pytest.fixture
-def run(run_script, config):
+def run(run_verb, config):
     """``run("--eval-only", KEY, value)`` on the tiny config, on the CPU: exit code and stderr."""
-    return lambda *args: run_script(SCRIPT, "--num-gpus", 0, "--config-file", config, *args)
+    return lambda *args: run_verb("train", "--num-gpus", 0, "--config-file", config, *args)[::2]
 
 
 def top1(tmp_path):
@@ -41,6 +43,13 @@ def test_train_evaluate_and_resume(run, tmp_path):
     assert run("--eval-only", "--resume")[0] == 0
     assert run("--resume", "SOLVER.MAX_ITER", 5)[0] == 0
     assert torch.load(tmp_path / "output" / "model_final.pth", weights_only=True)["iteration"] == 4
+    # A checkpoint of another architecture or class count is refused.
+    weights = ["MODEL.WEIGHTS", tmp_path / "output" / "model_final.pth"]
+    code, err = run("--eval-only", *weights, "MODEL.MNET.WIDTH_MULT", 0.5)
+    assert code == 2 and "model_final.pth does not fit the model" in err and "MODEL.MNET.WIDTH_MULT" in err
+    shutil.copytree(tmp_path / "train" / "red", tmp_path / "train" / "pink")
+    code, err = run("--eval-only", *weights, "MODEL.CLSNET.NUM_CLASSES", 4)
+    assert code == 2 and "model_final.pth does not fit the model" in err and "MODEL.CLSNET.NUM_CLASSES" in err
 
 
 def test_class_count_from_the_data_and_sets_named_on_the_command_line(run, tmp_path, write_folder):
@@ -67,8 +76,8 @@ def test_multi_label_run(run, tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
-def test_several_gpus_on_a_machine_without_one_are_one_cpu_process(run_script, config, tmp_path):
-    code, _ = run_script(SCRIPT, "--num-gpus", 2, "--config-file", config)
+def test_several_gpus_on_a_machine_without_one_are_one_cpu_process(run_verb, config, tmp_path):
+    code, *_ = run_verb("train", "--num-gpus", 2, "--config-file", config)
     assert code == 0
     assert (tmp_path / "output" / "log.txt").read_text().count("there is no GPU") == 1
 
@@ -143,7 +152,7 @@ MISTAKES = {
 
 
 def assert_one_line(code, err, message):
-    """Exit code 2 and one line of ours; torch may have said something of its own before it."""
+    """Exit code 2 and one line of ours at the end; torch may have printed warnings before it."""
     assert code == 2 and "Traceback" not in err
     ours = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(ours) == 1 and ours[0] == err.splitlines()[-1] and message in ours[0], err
@@ -158,17 +167,6 @@ def test_a_mistake_is_one_line_and_exit_code_2(run, tmp_path, mistake):
     assert_one_line(code, err, message)
 
 
-@pytest.mark.parametrize("key", ["MODEL.CLSNET.NUM_CLASSES", "MODEL.MNET.WIDTH_MULT"])
-def test_a_checkpoint_of_another_class_count_or_architecture_is_refused(run, run_script, config, tmp_path, key):
-    assert run()[0] == 0
-    weights = ["MODEL.WEIGHTS", tmp_path / "output" / "model_final.pth"]
-    if key.endswith("CLASSES"):
-        shutil.copytree(tmp_path / "train" / "red", tmp_path / "train" / "pink")
-    code, err = run("--eval-only", *weights, key, 4 if key.endswith("CLASSES") else 0.5)
-    assert code == 2 and "model_final.pth does not fit the model" in err and key in err
-    assert (tmp_path / "output" / "model_final.pth").exists()
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -177,16 +175,16 @@ def test_a_checkpoint_of_another_class_count_or_architecture_is_refused(run, run
         (None, "no such file"),
     ],
 )
-def test_a_bad_config_file_is_one_line_and_exit_code_2(run_script, tmp_path, text, message):
+def test_a_bad_config_file_is_one_line_and_exit_code_2(run_verb, tmp_path, text, message):
     path = tmp_path / "bad.yaml"
     if text is not None:
         path.write_text(text)
-    code, err = run_script(SCRIPT, "--num-gpus", 0, "--config-file", path)
+    code, _, err = run_verb("train", "--num-gpus", 0, "--config-file", path)
     assert_one_line(code, err, message)
 
 
-def test_a_detector_on_our_backbone_trains_and_is_evaluated(run_script, tmp_path):
-    """detectron2's own RetinaNet, loaders and COCO evaluation, by the same script."""
+def test_a_detector_on_our_backbone_trains_and_is_evaluated(run_verb, tmp_path):
+    """detectron2's own RetinaNet, loaders and COCO evaluation."""
     boxes = [(5, 5, 20, 20), (10, 8, 30, 16)]
     images, annotations = [], []
     for number, (x, y, w, h) in enumerate(boxes, 1):
@@ -216,11 +214,57 @@ SOLVER: {IMS_PER_BATCH: 2, MAX_ITER: 2, WARMUP_ITERS: 0}
     args = ["--num-gpus", 0, "--config-file", tmp_path / "retinanet.yaml"]
     out = ["OUTPUT_DIR", tmp_path / "detector"]
     try:
-        assert run_script(SCRIPT, *args, *out)[0] == 0
+        assert run_verb("train", *args, *out)[0] == 0
         weights = tmp_path / "detector" / "model_final.pth"
         assert "backbone.stages.mob4.0.depthwise.weight" in torch.load(weights, weights_only=True)["model"]
-        assert run_script(SCRIPT, *args, "--eval-only", "MODEL.WEIGHTS", weights, *out)[0] == 0
+        assert run_verb("train", *args, "--eval-only", "MODEL.WEIGHTS", weights, *out)[0] == 0
         assert (tmp_path / "detector" / "inference" / "coco_instances_results.json").exists()
     finally:
         DatasetCatalog.remove("imgcls_boxes")
         MetadataCatalog.remove("imgcls_boxes")
+
+
+def test_a_config_of_the_2020_project_loads_builds_and_trains(tmp_path, tiny_cfg, run_verb):
+    """Its Base_image_cls.yaml, and its default for IN_FEATURES written out."""
+    old = tmp_path / "old.yaml"
+    old.write_text(
+        """
+MODEL:
+  META_ARCHITECTURE: "ClsNet"
+  BACKBONE:
+    NAME: "build_mnetv1_backbone"
+    FREEZE_AT: 0
+  MNET:
+    OUT_FEATURES: ['linear']
+    WIDTH_MULT: 0.25
+  CLSNET:
+    ENABLE: True
+    NUM_CLASSES: 1000
+    IN_FEATURES: ['linear']
+    INPUT_SIZE: 224
+DATASETS:
+  TRAIN: ("imagenet_train", )
+  TEST: ("imagenet_val", )
+DATALOADER:
+  ASPECT_RATIO_GROUPING: False
+  NUM_WORKERS: 4
+SOLVER:
+  IMS_PER_BATCH: 512
+  BASE_LR: 0.1
+  STEPS: (150000, 180000)
+  MAX_ITER: 200000
+INPUT:
+  CROP:
+    ENABLED: True
+VERSION: 2
+"""
+    )
+    cfg = load_cfg(str(old))
+    check_cfg(cfg)
+    assert build_complexity(cfg) == build_complexity(get_config("ImageNet/mnetv1_025.yaml"))
+    sets = [x for key in ("TRAIN", "TEST") for x in (f"DATASETS.{key}", str(tiny_cfg.DATASETS[key]))]
+    small = ["MODEL.CLSNET.NUM_CLASSES", 3, "MODEL.CLSNET.INPUT_SIZE", 32, "SOLVER.IMS_PER_BATCH", 4]
+    once = ["SOLVER.MAX_ITER", 2, "SOLVER.WARMUP_ITERS", 0, "DATALOADER.NUM_WORKERS", 0]
+    args = [*sets, *small, *once, "OUTPUT_DIR", tmp_path / "old run"]
+    assert run_verb("train", "--num-gpus", 0, "--config-file", old, *args)[0] == 0
+    assert (tmp_path / "old run" / "model_final.pth").exists()

@@ -1,4 +1,4 @@
-"""tools/convert_weights.py on files of the installed torchvision and timm."""
+"""`imgcls convert` on files of the installed torchvision and timm."""
 
 import argparse
 import sys
@@ -13,8 +13,8 @@ from torchvision.models import mobilenet_v2, resnet18
 
 
 @pytest.fixture
-def run(run_tool):
-    return partial(run_tool, "convert_weights.py")
+def run(run_verb):
+    return partial(run_verb, "convert")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""tools/report.py on the files of the real evaluators."""
+"""`imgcls report` on the files of the real evaluators."""
 
 import json
 from functools import partial
@@ -35,8 +35,8 @@ def finish_run(output_dir: Path, multi_label: bool, inference: str = "inference"
 
 
 @pytest.fixture
-def run(run_tool):
-    return partial(run_tool, "report.py")
+def run(run_verb):
+    return partial(run_verb, "report")
 
 
 def test_command_prints_table_and_paths(tmp_path, run):

@@ -1,0 +1,108 @@
+"""``imgcls train``: detectron2's trainer, for a ``ClsNet`` or for a detector on one of our backbones."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from imgcls.errors import exit_on_user_error
+
+_EXAMPLE = """\
+example:
+  imgcls train --config-file ImageNet/mnetv1_050.yaml --num-gpus 8 \\
+      DATASETS.TRAIN "('folder:images/train',)" DATASETS.TEST "('folder:images/val',)" MODEL.CLSNET.NUM_CLASSES -1
+"""
+
+# How messages name this command's flags; see `add_common_flags`.
+FLAGS = MappingProxyType({"processes": "--num-gpus", "evaluate": "--eval-only", "resume": "--resume"})
+
+
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Trains or evaluates.
+
+    Args:
+        argv: the arguments; None for those of the process.
+        prog: name of the command in the help.
+
+    Raises:
+        SystemExit: with code 2 after one line on stderr, for a mistake of the user.
+    """
+    with exit_on_user_error():
+        args = parse_args(argv, prog)
+        start(run_process, args)
+
+
+def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
+    """Parses the arguments of detectron2's ``default_argument_parser``, and those of ``add_common_flags``."""
+    from detectron2.engine import default_argument_parser
+
+    parser = default_argument_parser(epilog=_EXAMPLE)
+    parser.description = "Trains or evaluates a classifier or detector with detectron2's trainer."
+    parser.prog = prog or parser.prog
+    parser.set_defaults(dist_url="auto")
+    add_common_flags(parser, dict(FLAGS))
+    args = parser.parse_args(argv)
+    use_model_zoo(args)
+    return args
+
+
+def add_common_flags(parser: argparse.ArgumentParser, flags: dict[str, str]) -> None:
+    """Adds what both trainers have: ``--allow-pickle``, and ``args.flags`` for messages.
+
+    Args:
+        parser: of a training command.
+        flags: what this command calls the flags ``"processes"``, ``"evaluate"`` and ``"resume"``. Code that both
+            trainers share names a flag in a message by looking it up in ``args.flags``.
+    """
+    parser.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        help="read MODEL.WEIGHTS even if it holds Python objects; reading them can run code in the file",
+    )
+    parser.set_defaults(flags=flags)
+
+
+def use_model_zoo(args: argparse.Namespace) -> None:
+    """Replaces a ``--config-file`` that is a name of the model zoo by the path of that file.
+
+    Raises:
+        UserFileNotFoundError: neither a file nor such a name.
+    """
+    from imgcls.model_zoo import find_config_file
+
+    args.config_file = find_config_file(args.config_file)
+
+
+def start(run: Callable[[argparse.Namespace], Any], args: argparse.Namespace, backend: str | None = None) -> Any:
+    """Runs ``run(args)`` in every process that the arguments ask for.
+
+    Args:
+        run: a function of a module, because spawned processes import it.
+        args: with ``config_file``, ``opts``, ``num_gpus``, ``num_machines``, ``machine_rank`` and ``dist_url``.
+        backend: see ``launch``.
+    """
+    from imgcls.config import load_cfg
+    from imgcls.engine.launch import launch
+
+    return launch(
+        run,
+        args,
+        device=load_cfg(args.config_file, args.opts).MODEL.DEVICE,
+        processes=args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        backend=backend,
+    )
+
+
+def run_process(args: argparse.Namespace) -> Any:
+    """Sets up one process of the run, then evaluates or trains."""
+    from imgcls.engine import Trainer, evaluate, setup
+
+    cfg = setup(args)
+    if args.eval_only:
+        return evaluate(Trainer, cfg, args.resume)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    return trainer.train()
