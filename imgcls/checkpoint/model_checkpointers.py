@@ -20,7 +20,6 @@ from imgcls.checkpoint.compat import (
     check_settings,
     read_settings,
 )
-from imgcls.checkpoint.files import check_pickle
 from imgcls.checkpoint.handoff import check_fit, check_loaded, find_backbone
 from imgcls.errors import UserError, UserFileNotFoundError
 
@@ -74,8 +73,8 @@ class _SafeCheckpointer(RunCheckpointer):
                 its config.
         """
         url = path.partition("?matching_heuristics=")[0]  # detectron2's suffix
-        if "://" in url and not os.path.isfile(url):
-            check_pickle(url, self.allow_pickle)
+        is_refused = url.endswith(".pkl") and not self.allow_pickle  # without fetching it
+        if "://" in url and not os.path.isfile(url) and not is_refused:
             self._fetch(url)
         return super().load(path, *args, **kwargs)
 
