@@ -5,7 +5,6 @@ moment leaves the previous content in place, and at most a file or folder with a
 """
 
 import errno
-import hashlib
 import io
 import os
 import re
@@ -150,32 +149,6 @@ def write_once(name: str, write: Callable[[Path], None]) -> Path:
     if not target.is_dir():
         write_folder(target, write, "set DETECTRON2_DATASETS to a folder that you can write")
     return target
-
-
-class HashedFile:
-    """A stream that counts (``size``) and hashes what is written to it."""
-
-    def __init__(self, file: BinaryIO):
-        self.size = 0
-        self._file = file
-        self._hash = hashlib.sha256()
-
-    @property
-    def sha256(self) -> str:
-        """The SHA-256 of everything written so far, in hex."""
-        return self._hash.hexdigest()
-
-    def write(self, data: bytes) -> int:
-        """Writes ``data`` and returns its length."""
-        self._hash.update(data)
-        self.size += len(data)
-        return self._file.write(data)
-
-
-@contextmanager
-def NewFile(path: str, folder: str) -> Iterator[HashedFile]:  # noqa: N802, D103
-    with new_file(path, folder) as file:
-        yield HashedFile(file)
 
 
 def sync_folder(folder: str | Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from imgcls.checkpoint.foreign import convert, is_upstream
+from imgcls.checkpoint.foreign import convert, is_2020_project
 from imgcls.errors import UserError
 
 # How the tensors of detectors are named; those of a classifier start with "backbone." and "head.".
@@ -48,7 +48,7 @@ def extract_backbone(checkpoint: Mapping[str, Any], source: str) -> dict[str, An
     Raises:
         UserError: the checkpoint is a detector's or a backbone's, or does not contain its preprocessing.
     """
-    if is_upstream(checkpoint["model"]):
+    if is_2020_project(checkpoint["model"]):
         try:
             checkpoint = convert("upstream", checkpoint)
         except UserError as error:

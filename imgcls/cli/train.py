@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Callable, Sequence
-from types import MappingProxyType
 from typing import Any
 
 from imgcls.errors import exit_on_user_error
@@ -12,9 +11,6 @@ example:
   imgcls train --config-file ImageNet/mnetv1_050.yaml --num-gpus 8 \\
       DATASETS.TRAIN "('folder:images/train',)" DATASETS.TEST "('folder:images/val',)" MODEL.CLSNET.NUM_CLASSES -1
 """
-
-# How messages name this command's flags; see `add_common_flags`.
-FLAGS = MappingProxyType({"processes": "--num-gpus", "evaluate": "--eval-only", "resume": "--resume"})
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -40,26 +36,19 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     parser.description = "Trains or evaluates a classifier or detector with detectron2's trainer."
     parser.prog = prog or parser.prog
     parser.set_defaults(dist_url="auto")
-    add_common_flags(parser, dict(FLAGS))
+    add_common_flags(parser)
     args = parser.parse_args(argv)
     use_model_zoo(args)
     return args
 
 
-def add_common_flags(parser: argparse.ArgumentParser, flags: dict[str, str]) -> None:
-    """Adds what both trainers have: ``--allow-pickle``, and ``args.flags`` for messages.
-
-    Args:
-        parser: of a training command.
-        flags: what this command calls the flags ``"processes"``, ``"evaluate"`` and ``"resume"``. Code that both
-            trainers share names a flag in a message by looking it up in ``args.flags``.
-    """
+def add_common_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that both training commands have."""
     parser.add_argument(
         "--allow-pickle",
         action="store_true",
         help="read MODEL.WEIGHTS even if it holds Python objects; reading them can run code in the file",
     )
-    parser.set_defaults(flags=flags)
 
 
 def use_model_zoo(args: argparse.Namespace) -> None:
@@ -100,9 +89,9 @@ def run_process(args: argparse.Namespace) -> Any:
     """Sets up one process of the run, then evaluates or trains."""
     from imgcls.engine import Trainer, evaluate, setup
 
-    cfg = setup(args)
-    if args.eval_only:
-        return evaluate(Trainer, cfg, args.resume)
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    return trainer.train()
+    with setup(args) as run:
+        if args.eval_only:
+            return evaluate(Trainer, run.cfg, run.datasets, args.resume, args.allow_pickle)
+        trainer = Trainer(run.cfg, run.datasets, args.allow_pickle)
+        trainer.resume_or_load(resume=args.resume)
+        return trainer.train()

@@ -3,7 +3,6 @@
 import argparse
 import os
 from collections.abc import Sequence
-from types import MappingProxyType
 from typing import Any
 
 from imgcls.cli.train import add_common_flags, start, use_model_zoo
@@ -15,10 +14,6 @@ example:
       images MODEL.CLSNET.NUM_CLASSES -1
 """
 
-# How messages name this command's flags; see `add_common_flags`.
-FLAGS = MappingProxyType(
-    {"processes": "--multiprocessing-distributed", "evaluate": "--evaluate", "resume": "--resume PATH"}
-)
 
 # Flags that set a config key: their names, type, key, help.
 _KEYS = (
@@ -53,14 +48,14 @@ def run_process(args: argparse.Namespace) -> Any:
     """Sets up one process of the run, then evaluates or trains."""
     from imgcls.engine import PlainTrainer, Trainer, evaluate, setup
 
-    cfg = setup(args)
-    if args.pretrained and not cfg.MODEL.WEIGHTS:
-        raise UserError("--pretrained needs weights and MODEL.WEIGHTS is empty; set it to a checkpoint")
-    if args.eval_only:
-        return evaluate(Trainer, cfg)
-    trainer = PlainTrainer(cfg)
-    trainer.load(args.resume, args.start_epoch)
-    return trainer.train()
+    with setup(args) as run:
+        if args.pretrained and not run.cfg.MODEL.WEIGHTS:
+            raise UserError("--pretrained needs weights and MODEL.WEIGHTS is empty; set it to a checkpoint")
+        if args.eval_only:
+            return evaluate(Trainer, run.cfg, run.datasets, allow_pickle=args.allow_pickle)
+        trainer = PlainTrainer(run.cfg, run.datasets, args.allow_pickle)
+        trainer.load(args.resume, args.start_epoch)
+        return trainer.train()
 
 
 def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
@@ -113,7 +108,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     add("--rank", type=int, default=0, metavar="N", help="of this machine, counted from 0")
     add("--dist-url", default="auto", metavar="URL", help="where the machines connect, such as tcp://10.0.0.1:29500")
     add("--dist-backend", metavar="NAME", help="nccl or gloo (default: nccl on GPUs, gloo on the CPU)")
-    add_common_flags(parser, dict(FLAGS))
+    add_common_flags(parser)
     add("rest", nargs="*", metavar="DATA_DIR KEY VALUE", help="folder with train and val, then config keys and values")
     return parser
 

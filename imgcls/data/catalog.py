@@ -129,12 +129,6 @@ def get_dataset(name: str, classes: Sequence[str] | None = None) -> Dataset:
     return dataset
 
 
-def get_datasets(train: Sequence[str], test: Sequence[str]) -> tuple[list[Dataset], list[Dataset]]:
-    """`read_datasets` as two lists."""
-    datasets = read_datasets(train, test)
-    return list(datasets.train), list(datasets.test)
-
-
 def read_raw_dataset(name: str, training: bool) -> RawDataset:
     """Reads a dataset with its own classes.
 

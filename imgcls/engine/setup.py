@@ -70,7 +70,7 @@ def setup(args: argparse.Namespace) -> RunSetup:
     _check_writable(cfg.OUTPUT_DIR)
     lock = None
     if not args.eval_only:
-        check_best_metric(cfg)
+        check_best_metric(cfg)  # before the data is read, which may take long
         lock = lock_run_folder(cfg.OUTPUT_DIR) if comm.is_main_process() else None
     try:
         for name in ("detectron2", "fvcore", "imgcls"):
@@ -80,7 +80,9 @@ def setup(args: argparse.Namespace) -> RunSetup:
         datasets = None
         if is_classifier(cfg):
             datasets = resolve_from_data(cfg)
-            check_cfg(cfg)  # again: some values are checked against the class count
+            check_cfg(cfg, resolved=True)  # again: some values are checked against what the data has
+            if not args.eval_only:
+                check_best_metric(cfg)
         elif cfg.SOLVER.EPOCHS:
             raise UserError(
                 f"SOLVER.EPOCHS is {cfg.SOLVER.EPOCHS} for a {cfg.MODEL.META_ARCHITECTURE}; epochs are for a ClsNet, "

@@ -43,7 +43,7 @@ def run(cfg, folder, make, resume=False):
     torch.manual_seed(cfg.SEED)
     trainer = make(cfg, resume)
     trainer.train()
-    saved = torch.load(trainer.checkpointer.get_checkpoint_file(), weights_only=True)
+    saved = torch.load(trainer.run_state.checkpointer.get_checkpoint_file(), weights_only=True)
     losses = [json.loads(line)["total_loss"] for line in (folder / "metrics.json").read_text().splitlines()]
     return saved, losses
 

@@ -31,7 +31,7 @@ def our_network(width: float, **changes: Any) -> ClsNet:
 
 
 def timm_network() -> nn.Module:
-    """timm's MobileNetV1, channels_last (``--channels-last`` of timm's scripts).
+    """Timm's MobileNetV1, channels_last (``--channels-last`` of timm's scripts).
 
     Raises:
         UserError: timm is not installed.

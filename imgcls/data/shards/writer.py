@@ -1,10 +1,11 @@
 """Writes one shard and its table."""
 
+import hashlib
 import json
 import os
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -17,9 +18,29 @@ from imgcls.data.image import BadImageError, EncodedImage, read_bytes
 from imgcls.data.shards.layout import sample_key, table_columns, table_path
 from imgcls.data.shards.plan import Settings
 from imgcls.data.table_file import write_table
-from imgcls.disk import NewFile
+from imgcls.disk import new_file
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+
+
+class HashedFile:
+    """A stream that counts (``size``) and hashes what is written to it."""
+
+    def __init__(self, file: BinaryIO):
+        self.size = 0
+        self._file = file
+        self._hash = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of everything written so far, in hex."""
+        return self._hash.hexdigest()
+
+    def write(self, data: bytes) -> int:
+        """Writes ``data`` and returns its length."""
+        self._hash.update(data)
+        self.size += len(data)
+        return self._file.write(data)
 
 
 def encode_image(record: Mapping[str, Any], short_side: int, quality: int) -> tuple[bytes, str]:
@@ -92,7 +113,8 @@ def write_shard(
     extensions: list[str] = []
     slices: list[tuple[int, int, int]] = []
     bad: list[str] = []
-    with NewFile(path, folder) as file:
+    with new_file(path, folder) as stream:
+        file = HashedFile(stream)
         writer = TarWriter(file, encoder=False, mtime=0)
         for record in records:
             try:
@@ -108,7 +130,7 @@ def write_shard(
             step()
         writer.close()
         # The tar file gets its name after the table: if it exists, both are complete.
-        with NewFile(table_path(path), folder) as table:
+        with new_file(table_path(path), folder) as table:
             checksum = write_table(table, table_columns(name, samples, extensions, slices), {})
     return {
         "name": name,

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from imgcls.data.catalog import get_dataset, get_datasets
+from imgcls.data.catalog import get_dataset, read_datasets
 from imgcls.data.readers.imagenet import make_imagenet_json
 from imgcls.data.readers.json_file import read_json
 from imgcls.errors import UserError, UserFileNotFoundError
@@ -74,7 +74,8 @@ def test_short_folder_names(tmp_path):
 def test_the_registered_names(root, tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "data"))
     make_imagenet_json(root, tmp_path / "data" / "ImageNet2012")
-    [train], [val] = get_datasets(["imagenet_train"], ["imagenet_val"])
+    datasets = read_datasets(["imagenet_train"], ["imagenet_val"])
+    [train], [val] = datasets.train, datasets.test
     assert train.classes == val.classes == ["n01", "n02", "n03"]
     assert [record["label"] for record in val.records] == [0, 2]
     assert all(os.path.isfile(record["file_name"]) for record in [*train.records, *val.records])

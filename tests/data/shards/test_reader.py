@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import imgcls
-from imgcls.data.catalog import get_dataset, get_datasets
+from imgcls.data.catalog import get_dataset, read_datasets
 from imgcls.data.dataset import label_counts
 from imgcls.data.image import EncodedImage, read_bytes, read_image
 from imgcls.data.shards import reader
@@ -78,7 +78,7 @@ def test_some_of_the_shards(packed):
 
 def test_labels_follow_the_training_set_by_name(packed, tmp_path, write_folder):
     train = write_folder(tmp_path / "train", {"ape": 1, "bird": 1, "cat": 1, "cow": 1, "dog": 1})
-    _, [test] = get_datasets([f"folder:{train}"], [f"shards:{packed}"])
+    [test] = read_datasets([f"folder:{train}"], [f"shards:{packed}"]).test
     assert test.classes == ["ape", "bird", "cat", "cow", "dog"]
     assert all(test.classes[r["label"]] == r["image_id"].split("/")[0] for r in test.records)
     assert test.records.label_counts() == {1: 5, 2: 20, 4: 15}
@@ -87,7 +87,7 @@ def test_labels_follow_the_training_set_by_name(packed, tmp_path, write_folder):
 def test_classes_that_training_lacks(packed, tmp_path, write_folder):
     train = write_folder(tmp_path / "train", {"cat": 1, "dog": 1})
     with pytest.raises(UserError, match="has the class bird, which the training set lacks"):
-        get_datasets([f"folder:{train}"], [f"shards:{packed}"])
+        read_datasets([f"folder:{train}"], [f"shards:{packed}"])
 
 
 def test_class_names_are_those_of_the_source(tmp_path):
