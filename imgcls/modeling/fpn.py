@@ -86,7 +86,7 @@ def _check(names: Sequence[str], bottom_up: Backbone) -> None:
     unknown = [name for name in names if name not in shapes]
     if unknown or not names:
         raise UserError(
-            f"MODEL.FPN.IN_FEATURES is {list(names)}; the backbone returns {list(shapes)}: "
+            f"MODEL.FPN.IN_FEATURES is {list(names)}; the backbone gives {list(shapes)}: "
             "choose among these, or add the missing ones to MODEL.MNET.OUT_FEATURES (MODEL.TIMM.OUT_FEATURES)"
         )
     strides = [shapes[name].stride for name in names]

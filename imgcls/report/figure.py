@@ -101,19 +101,20 @@ def _apply_fonts(figure: Figure) -> None:
     for text in texts:
         if families:
             text.set_fontfamily(families)
-        if missing & set(text.get_text()):
-            text.set_text("".join("?" if char in missing else char for char in text.get_text()))
+        readable = "".join("?" if char in missing else char for char in _replace_surrogates(text.get_text()))
+        if readable != text.get_text():
+            text.set_text(readable)
 
 
 def _replace_surrogates(text: str) -> str:
     """Replaces the undecodable bytes of a name that was not valid UTF-8 on disk."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
 
 
 def _find_families(text: str) -> tuple[list[str], set[str]]:
-    """The font families that together have the most characters of ``text``, and the characters that none has.
+    """Finds fonts for ``text``: a list of families to try in order, and the characters that none of them has.
 
-    The list is empty when the default font has all of them.
+    The list is empty where the default font has all characters.
     """
     default = FontProperties()
     missing = {char for char in text if char.isprintable()}
@@ -136,7 +137,7 @@ def _characters(path: str, wanted: Iterable[str]) -> set[str]:
 
 
 def _installed_fonts() -> list[tuple[str, str]]:
-    """Family and path of the upright fonts of normal weight, preferred families first."""
+    """Lists family and path of the upright fonts of normal weight, preferred families first."""
     # matplotlib's own list is a cache that lacks fonts installed since it was written.
     for path in {*font_manager.findSystemFonts()} - {entry.fname for entry in fontManager.ttflist}:
         with suppress(OSError, RuntimeError):  # not a font that matplotlib can read

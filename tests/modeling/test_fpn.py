@@ -164,7 +164,7 @@ def test_any_depth(config, depth):
         (["MODEL.MNET.OUT_FEATURES", "['mob4', 'mob5']"], r"IN_FEATURES is \['mob3', 'mob4', 'mob5'\]; .*OUT_FEATURES"),
         (["MODEL.FPN.IN_FEATURES", "['mob3', 'mob5']"], r"strides \[8, 32\].*twice the stride"),
         (["MODEL.FPN.IN_FEATURES", "['mob5', 'mob4']"], r"strides \[32, 16\]"),
-        (["MODEL.FPN.IN_FEATURES", "['res3']"], r"the backbone returns \['mob3', 'mob4', 'mob5'\]"),
+        (["MODEL.FPN.IN_FEATURES", "['res3']"], r"the backbone gives \['mob3', 'mob4', 'mob5'\]"),
         (["MODEL.FPN.IN_FEATURES", "[]"], r"MODEL\.FPN\.IN_FEATURES is \[\]"),
         (["MODEL.BACKBONE.FREEZE_AT", "6"], r"MODEL\.BACKBONE\.FREEZE_AT is 6; allowed: 0 \(nothing\) to 5"),
         (["MODEL.MNET.WIDTH_MULT", "-1.0"], r"WIDTH_MULT is -1\.0"),

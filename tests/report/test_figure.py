@@ -59,9 +59,9 @@ def test_a_class_without_a_font_appears_as_its_index_and_other_texts_with_questi
     assert label_classes(["dog", f"a {CAT}", "caf\udce9"]) == {"dog": "dog", f"a {CAT}": "1", "caf\udce9": "caf\ufffd"}
     assert len(caplog.records) == 1 and "1 class names cannot be drawn" in caplog.text
     figure = new_figure(2, 2)
-    figure.suptitle(f"set {CAT}")
+    figure.suptitle(f"set {CAT} \udce9")
     save(figure, tmp_path / "figure.png")
-    assert figure.get_suptitle() == "set ?"
+    assert figure.get_suptitle() == "set ? \ufffd"
 
 
 def test_a_missing_or_empty_table_is_named(tmp_path):
