@@ -27,7 +27,7 @@ def main() -> None:
     """Writes every generated page."""
     for path, text in build_pages().items():
         path.write_text(text, encoding="utf-8")
-    for path in set((DOCS / "api").glob("*.md")) - build_pages().keys():
+    for path in set((DOCS / "api").glob("imgcls*.md")) - build_pages().keys():
         path.unlink()
 
 
@@ -83,10 +83,13 @@ def _comment_above(lines: list[str], row: int) -> str:
 
 
 def _config_table() -> str:
-    rows = ["| key | default | meaning |", "|---|---|---|"]
+    tables: dict[str, list[str]] = {}
     for key, default, comment in read_keys():
-        rows.append(f"| `{key}` | `{default}` | {_escape(comment)} |")
-    return "\n".join(rows)
+        section, *rest = key.split(".")
+        section = f"{section}.{rest[0]}" if section == "MODEL" and len(rest) == 2 else section
+        tables.setdefault(section, []).append(f"| `{key}` | `{default}` | {_escape(comment)} |")
+    head = "| key | default | meaning |\n|---|---|---|\n"
+    return "\n\n".join(f"## {section}\n\n{head}" + "\n".join(tables[section]) for section in sorted(tables))
 
 
 def _escape(comment: str) -> str:
