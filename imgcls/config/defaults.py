@@ -48,7 +48,6 @@ def _add_mnet(cfg: CfgNode) -> None:
     cfg.MODEL.MNET.ACTIVATION = "relu6"
     # As detectron2's get_norm: "BN", "SyncBN", "FrozenBN", "GN", ...
     cfg.MODEL.MNET.NORM = "BN"
-    # Added to the variance in batch norm; weights of TensorFlow and Keras were trained with 1e-3.
     cfg.MODEL.MNET.BN_EPS = 1e-5
     # PyTorch's meaning: the share of the new batch in the running statistics.
     cfg.MODEL.MNET.BN_MOMENTUM = 0.1
@@ -78,7 +77,6 @@ def _add_clsnet(cfg: CfgNode) -> None:
     cfg.MODEL.CLSNET.HEAD = "softmax"
     # Channels of a 1x1 convolution before the pooling (MobileNetV2: 1280); 0 builds none.
     cfg.MODEL.CLSNET.HEAD_CONV_DIM = 0
-    # Probability of dropping a value before the linear layer.
     cfg.MODEL.CLSNET.DROPOUT = 0.0
     # Softmax only: the share of the target that is spread over all classes.
     cfg.MODEL.CLSNET.LABEL_SMOOTHING = 0.0
@@ -94,9 +92,8 @@ def _add_clsnet(cfg: CfgNode) -> None:
 def _add_input(cfg: CfgNode) -> None:
     # Evaluation resizes the short side to INPUT_SIZE / CROP_PCT and takes the centre.
     cfg.INPUT.CROP_PCT = 0.875
-    # Area of the random training crop, as a share of the image.
+    # Area (share of the image) and aspect ratio of the random training crop. INPUT.RANDOM_FLIP is detectron2's.
     cfg.INPUT.CROP_SCALE = [0.08, 1.0]
-    # Aspect ratio (width / height) of the random training crop.
     cfg.INPUT.CROP_RATIO = [3 / 4, 4 / 3]
     # "none", "trivialaugment" or "randaugment" (torchvision's defaults), on the cropped image.
     cfg.INPUT.AUGMENTATION = "none"
@@ -105,11 +102,10 @@ def _add_input(cfg: CfgNode) -> None:
 
 
 def _add_solver(cfg: CfgNode) -> None:
-    # Length of the run in epochs of the training set, for classifiers; replaces MAX_ITER. 0: not given.
+    # Lengths in epochs of the training set, for classifiers. Where they are given they replace the same in iterations:
+    # EPOCHS (0: not given) MAX_ITER, WARMUP_EPOCHS (-1: not given) WARMUP_ITERS, STEP_EPOCHS ((): not given) STEPS.
     cfg.SOLVER.EPOCHS = 0
-    # Length of the warm-up in epochs; replaces WARMUP_ITERS. -1: not given.
     cfg.SOLVER.WARMUP_EPOCHS = -1
-    # Epochs at which the learning rate is lowered; replaces STEPS. (): not given.
     cfg.SOLVER.STEP_EPOCHS = ()
     # IMS_PER_BATCH goes through the network in this many parts, one after the other, before the optimizer steps.
     cfg.SOLVER.ACCUM_STEPS = 1
