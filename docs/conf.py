@@ -13,8 +13,8 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = f"imgcls {version}"
 
-# Pages are built without a network, so only names of this package can be resolved.
-nitpick_ignore_regex = [("py:.*", r"(?!imgcls\.).*")]
+# Pages are built without a network, so only names of this package can be resolved; private names have no page.
+nitpick_ignore_regex = [("py:.*", r"(?!imgcls\.).*"), ("py:.*", r".*\._\w+")]
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"

@@ -81,8 +81,8 @@ def web_page_instead_of_an_image() -> None:
 def write_classifier() -> None:
     opts = ["MODEL.DEVICE", "cpu", "MODEL.CLSNET.NUM_CLASSES", "3", "MODEL.MNET.WIDTH_MULT", "0.25"]
     cfg = load_cfg(str(CONFIGS / "Base_image_cls.yaml"), [*opts, *SETS, "DATASETS.TEST", "()"])
-    get_datasets(cfg.DATASETS.TRAIN, [])
-    ClsCheckpointer(build_model(cfg), ".", info=build_info(cfg)).save("model_final")
+    classes = ["blue", "green", "red"]
+    ClsCheckpointer(build_model(cfg), ".", info=build_info(cfg, classes)).save("model_final")
 
 
 def load_into_detector(path: str, *opts: str) -> None:
