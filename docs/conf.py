@@ -12,6 +12,8 @@ myst_heading_anchors = 3
 
 html_theme = "furo"
 html_title = f"imgcls {version}"
+html_static_path = ["_static"]
+html_css_files = ["wrap.css"]
 
 # Pages are built without a network, so only names of this package can be resolved; private names have no page.
 nitpick_ignore_regex = [("py:.*", r"(?!imgcls\.).*"), ("py:.*", r".*\._\w+")]
