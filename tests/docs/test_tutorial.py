@@ -1,0 +1,60 @@
+"""Every command of the tutorial and every cell of the notebook runs, in an empty folder."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+@pytest.fixture
+def environment(tmp_path, monkeypatch):
+    """``python`` and ``imgcls`` of this interpreter and this checkout, for shells and notebooks."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name, arguments in (("python", ""), ("imgcls", "-m imgcls ")):
+        command = commands / name
+        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments}"$@"\n')
+        command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(commands), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.slow
+def test_the_commands_of_getting_started_run(environment):
+    blocks = re.findall(r"^```bash\n(.*?)^```", (DOCS / "getting_started.md").read_text(), re.DOTALL | re.MULTILINE)
+    for example in (DOCS / "examples").glob("*.py"):  # the page tells readers to copy them
+        shutil.copy(example, environment)
+    result = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "\n".join(blocks)], cwd=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
+    assert "135/135 backbone tensors loaded, classifier dropped" in result.stdout
+    assert (environment / "output/shapes/report/predictions.png").is_file()
+    assert (environment / "output/detector/model_final.pth").is_file()
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(environment):
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.read(DOCS / "quickstart.ipynb", as_version=4)
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(environment)}}).execute()
+    assert "135/135 backbone tensors loaded" in str(notebook.cells)
+
+
+def test_the_notebook_in_the_repository_has_no_output():
+    text = (DOCS / "quickstart.ipynb").read_text()
+    assert '"outputs": []' in text
+    assert '"output_type"' not in text
