@@ -235,7 +235,9 @@ def _refuse(report: LoadReport, advice: str) -> None:
     )
 
 
-def export_backbone(source: str, target: str, verify: CfgNode | None = None, allow_pickle: bool = False) -> str:
+def export_backbone(
+    source: str, target: str, verify: CfgNode | None = None, allow_pickle: bool = False, raw: bool = False
+) -> str:
     """Writes the backbone of the classifier in ``source`` to ``target``.
 
     Args:
@@ -244,6 +246,7 @@ def export_backbone(source: str, target: str, verify: CfgNode | None = None, all
         verify: the config of a detector, which is built, loaded by detectron2's own checkpointer, and compared tensor
             by tensor before ``target`` is written.
         allow_pickle: see ``read_checkpoint``.
+        raw: see ``read_checkpoint``.
 
     Returns:
         What was done, in one line.
@@ -253,7 +256,7 @@ def export_backbone(source: str, target: str, verify: CfgNode | None = None, all
         UserError: ``source`` does not hold a classifier, or ``target`` cannot be written.
         HandoffError: the backbone does not fit the detector.
     """
-    checkpoint = extract_backbone(read_checkpoint(source, allow_pickle), source)
+    checkpoint = extract_backbone(read_checkpoint(source, allow_pickle, raw=raw), source)
     if not verify:
         write_checkpoint(target, checkpoint)
         return f"{len(checkpoint['model'])} backbone tensors written, classifier dropped"

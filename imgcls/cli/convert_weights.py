@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     parser.add_argument("--raw", action="store_true", help="use the raw weights if FILE also has averaged ones")
     args = parser.parse_args(argv)
     with exit_on_user_error():
-        checkpoint = read_weights(args.file, args.allow_pickle, **({"raw": True} if args.raw else {}))
+        checkpoint = read_weights(args.file, args.allow_pickle, args.raw)
         try:
             converted = convert(args.source, checkpoint)
         except UserError as error:

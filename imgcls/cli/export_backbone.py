@@ -53,8 +53,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
         level = logger.level
         logger.setLevel(logging.ERROR)
         try:
-            raw = {"raw": True} if args.raw else {}
-            print(export_backbone(args.source, args.target, cfg, args.allow_pickle, **raw))
+            print(export_backbone(args.source, args.target, cfg, args.allow_pickle, args.raw))
         except HandoffError as error:
             print(*error.report.problems(), sep="\n", file=sys.stderr)
             raise

@@ -26,4 +26,4 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
 
         report = write_report(args.output_dir)
         print(f"results of {report.source}\n{report.table}\n")
-        print(*report.images, sep="\n")
+        print(*report.figures, sep="\n")

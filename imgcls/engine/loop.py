@@ -23,7 +23,7 @@ from torch import Tensor
 
 from imgcls.engine.preempt import EXIT_CODE, Preemption
 from imgcls.engine.run_state import RunState
-from imgcls.engine.scalars import Row, Scalars
+from imgcls.engine.scalars import IterationScalars, Scalars
 
 WRITE, SAVE, EVALUATE = "write", "save", "evaluate"
 
@@ -84,7 +84,7 @@ class LoopFace:
     def before_save(self, iteration: int) -> None:
         """Called before the checkpoint that precedes an evaluation; may change the weights' statistics."""
 
-    def read(self, rows: Sequence[Row]) -> None:
+    def read(self, rows: Sequence[IterationScalars]) -> None:
         """Gets the scalars of the iterations since the last call, on all ranks."""
 
     def line(self, iteration: int) -> None:

@@ -27,7 +27,7 @@ from imgcls.engine.build import build_checkpointer, build_precise_bn
 from imgcls.engine.evaluate import evaluate_with_ema, read_run_datasets
 from imgcls.engine.loop import Loop, LoopFace, Plan
 from imgcls.engine.run_state import RunState
-from imgcls.engine.scalars import Progress, Row, TrainingAccuracy
+from imgcls.engine.scalars import IterationScalars, Progress, TrainingAccuracy
 from imgcls.engine.trainer import Trainer
 from imgcls.solver import iterations
 
@@ -145,7 +145,7 @@ class _Console(LoopFace):
         if self.precise_bn is not None:
             self.precise_bn.update(iteration)
 
-    def read(self, rows: Sequence[Row]) -> None:
+    def read(self, rows: Sequence[IterationScalars]) -> None:
         self.progress.add(rows)
 
     def line(self, iteration: int) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from imgcls.evaluation.metrics import topk_accuracy
 
 
-class Row(NamedTuple):
+class IterationScalars(NamedTuple):
     """What one iteration gave: means over the ranks, and the seconds of the slowest one."""
 
     iteration: int
@@ -51,7 +51,7 @@ class Scalars:
         """
         self._rows.append((iteration, losses, scalars, seconds))
 
-    def read(self, storage: EventStorage, begin: float | None = None) -> list[Row]:
+    def read(self, storage: EventStorage, begin: float | None = None) -> list[IterationScalars]:
         """All that was added since the last call, which is also put into the storage; to be called on all ranks.
 
         Args:
@@ -70,7 +70,9 @@ class Scalars:
         for same in zip(*comm.all_gather(local), strict=True):
             iterations, losses, scalars, seconds = zip(*same, strict=True)
             rows.append(
-                Row(iterations[0], _reduce(np.mean, losses), _reduce(np.mean, scalars), _reduce(np.max, seconds))
+                IterationScalars(
+                    iterations[0], _reduce(np.mean, losses), _reduce(np.mean, scalars), _reduce(np.max, seconds)
+                )
             )
         now = storage.iter
         for row in rows:
@@ -136,7 +138,7 @@ class Progress:
         """Whether the next iteration begins in another epoch."""
         return self.epoch(iteration + 1) > self.epoch(iteration)
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[IterationScalars]) -> None:
         """Adds iterations, with their seconds ``"time"`` and of them ``"data_time"``, spent waiting for data."""
         for row in rows:
             if row.iteration > 0 and self.epoch_ends(row.iteration - 1):

@@ -10,7 +10,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from detectron2.evaluation import DatasetEvaluator
@@ -163,12 +163,8 @@ def write_results(folder: Path, files: Mapping[str, str]) -> None:
         raise UserError(f"{folder}: cannot be created ({error.strerror}); make OUTPUT_DIR writable") from error
     for name, text in files.items():
         # File names need not be valid UTF-8; surrogateescape restores their bytes.
-        data = text.encode("utf-8", errors="surrogateescape")
-
-        def write(file: BinaryIO, data: bytes = data) -> None:
-            file.write(data)
-
-        replace_file(str(folder / name), write, "free some space or make OUTPUT_DIR writable")
+        with replace_file(folder / name, "free some space or make OUTPUT_DIR writable") as file:
+            file.write(text.encode("utf-8", errors="surrogateescape"))
 
 
 def json_text(content: Any) -> str:

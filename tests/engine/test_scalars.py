@@ -5,7 +5,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from imgcls.engine.scalars import Progress, Row, Scalars, TrainingAccuracy
+from imgcls.engine.scalars import IterationScalars, Progress, Scalars, TrainingAccuracy
 from imgcls.modeling.losses import SigmoidLoss, SoftmaxLoss
 
 
@@ -101,7 +101,7 @@ def test_line_has_the_means_of_the_epoch():
     progress = Progress(num_images=8, batch_size=4, last=5)
     seconds = {"time": 0.5, "data_time": 0.25}
     rows = [
-        Row(iteration, {"loss_cls": loss}, {"train/top1": 10 * loss}, seconds)
+        IterationScalars(iteration, {"loss_cls": loss}, {"train/top1": 10 * loss}, seconds)
         for iteration, loss in enumerate([9.0, 9.0, 1.0, 2.0])
     ]
     progress.add(rows[:1])

@@ -26,6 +26,8 @@ MODEL:
   CLSNET:
     NUM_CLASSES: {num_classes}
     INPUT_SIZE: 224
+    HEAD: "softmax"
+    IN_FEATURES: ["mob5"]
     HEAD_CONV_DIM: {head_conv_dim}
   PIXEL_MEAN: {pixel_mean}
   PIXEL_STD: {pixel_std}

@@ -5,7 +5,7 @@ import logging
 import os
 import shlex
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from imgcls.data.dataset import RawDataset
 from imgcls.data.readers.record_table import RecordTable
@@ -133,11 +133,8 @@ def _write(file: Path, raw: RawDataset, key: dict[str, Any]) -> None:
     if not isinstance(table, RecordTable):
         raise TypeError(f"{file}: only a RecordTable can be stored, not {type(table).__name__}")
     about = {"version": _VERSION, **key, "named": raw.named, "multi_label": raw.multi_label, "classes": raw.classes}
-
-    def write(stream: BinaryIO) -> None:
+    with replace_file(file, "it must be a file in a folder that you can write") as stream:
         write_table(stream, table.columns, about)
-
-    replace_file(str(file), write, "it must be a file in a folder that you can write")
 
 
 def _read(file: Path, path: str, key: dict[str, Any]) -> RawDataset | None:
