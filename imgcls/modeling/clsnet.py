@@ -113,8 +113,8 @@ class ClsNet(nn.Module):
             batched_inputs: see ``structures.as_batch``. Labels are needed only in training.
 
         Returns:
-            ``{"loss_cls": scalar}``, or per image ``{"pred_classes": (k,) int64 best first, "scores": (k,)
-            float32 in [0, 1]}`` and with the sigmoid head ``"probs": (K,)``.
+            ``{"loss_cls": scalar}``, or one dict per image: ``"pred_classes"`` ``(k,)`` int64 best first, ``"scores"``
+            ``(k,)`` float32 in [0, 1], and with the sigmoid head ``"probs"`` ``(K,)``.
 
         Raises:
             UserError: a training batch has no labels.
