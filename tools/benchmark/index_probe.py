@@ -61,7 +61,7 @@ def main(how: str, path: str) -> None:
 
 def _worker_memory(records: Sequence[dict]) -> float:
     """Memory (USS) of a worker after its last record, in MB."""
-    sampler = RandomSampler(records, replacement=True, num_samples=WORKERS * READ)
+    sampler = RandomSampler(records, replacement=True, num_samples=WORKERS * min(READ, len(records)))
     loader = DataLoader(
         _WorkerMemory(records), 1000, sampler=sampler, num_workers=WORKERS, collate_fn=lambda results: results[0]
     )

@@ -103,11 +103,13 @@ def compare_loaders(folder: Path, budget: Budget, batch: int = BATCH) -> Table:
 def soak_loader(folder: Path, batches: int, batch: int = BATCH) -> dict[str, str | int | float]:
     """Counts open files and memory (PSS) of all processes, after a tenth of ``batches`` and after all of them."""
     facts: dict[str, str | int | float] = {"soak, batches": batches}
+    others = {child.pid for child in multiprocessing.active_children()}
     loader = iter(train_loader(f"folder:{folder}", batch, WORKERS))
     for when, count in (("early", max(1, batches // 10)), ("late", batches - max(1, batches // 10))):
         for _ in islice(loader, count):
             pass
-        processes = [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)]
+        workers = {child.pid for child in multiprocessing.active_children() if child.pid} - others
+        processes = [os.getpid(), *workers]
         facts[f"soak, processes, {when}"] = len(processes)
         facts[f"soak, open files, {when}"] = count_open_files(processes)
         facts[f"soak, PSS in MB, {when}"] = round(sum(memory(pid)["pss"] for pid in processes), 1)

@@ -1,6 +1,7 @@
 """Three ways to load a large data set, tested with a small one."""
 
 import json
+import sys
 
 import pytest
 from benchmark import index as module
@@ -29,7 +30,6 @@ def test_the_file_has_the_form_of_imagenets(tmp_path):
 
 
 def test_each_candidate_is_probed_in_every_round(tmp_path, monkeypatch):
-    """test_command.py starts a real process."""
     write_records(tmp_path / FILE, 2000)
     calls = []
 
@@ -47,6 +47,17 @@ def test_each_candidate_is_probed_in_every_round(tmp_path, monkeypatch):
     assert tables[2].values[INDEX] == [30, 60]
     assert [table.references for table in tables] == [[DETECTRON2], [], [], []]
     assert [path.name for path in tmp_path.iterdir()] == [FILE]  # no index appears in the user's folder
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_the_probe_measures_in_a_process_of_its_own(tmp_path, monkeypatch):
+    """Whatever the working folder is, it finds this package and the benchmark."""
+    write_records(tmp_path / FILE, 1500)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    result = module._probe("imgcls", tmp_path / FILE)
+    assert set(result) == {"seconds", "kept", "peak", "worker"}
+    assert result["seconds"] > 0 and result["worker"] > 1
 
 
 def test_both_loading_functions_return_the_same_records(tmp_path):

@@ -10,7 +10,7 @@ from benchmark.networks import our_network
 
 @pytest.mark.parametrize("width", [0.25, 1.0])
 def test_candidates_are_compared_to_plain_eager(images, width, monkeypatch):
-    monkeypatch.setattr(module, "_IMAGES", 2)
+    monkeypatch.setattr(module, "_IMAGES", 1)
     table = compare_inference(images, width, batch=1, budget=Budget(1))
     names = [EAGER, "imgcls, channels_last", "imgcls, channels_last, folded"]
     assert list(table.values) == [*names, *["timm mobilenetv1_100"] * (width == 1.0)]

@@ -28,10 +28,10 @@ class PillowMapper:
         return {"image": torch.from_numpy(np.array(small)).permute(2, 0, 1)}
 
 
-@pytest.mark.parametrize("size", [(500, 375), (375, 500), (1800, 1200)])
+@pytest.mark.parametrize("size", [(500, 375), (375, 500), (1000, 800)])
 def test_the_crop_of_a_mapper_is_found(size):
     mapper = PillowMapper()
-    found = [find_crop(mapper, size, seed) for seed in range(25)]
+    found = [find_crop(mapper, size, seed) for seed in range(10)]
     taken = mapper.taken[::2]
     assert taken == mapper.taken[1::2]  # two images with the same random numbers
     for (box, flipped), (real, really) in zip(found, taken, strict=True):
