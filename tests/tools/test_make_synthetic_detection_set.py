@@ -44,7 +44,7 @@ def test_arguments_are_used(tool, tmp_path):
 
 
 def test_the_old_command_makes_the_same_set(run_tool, tool, tmp_path):
-    code, out, err = run_tool("make_detection_canvas.py", tmp_path / "mine", "--items", "digits", *SMALL)
+    code, _, err = run_tool("make_detection_canvas.py", tmp_path / "mine", "--items", "digits", *SMALL)
     assert code == 0, err
     assert (tmp_path / "mine" / "synthetic.json").is_file()
 

@@ -24,7 +24,7 @@ def classifier_cfg(width: float, **changes: Any) -> CfgNode:
         width: ``MODEL.MNET.WIDTH_MULT``.
         changes: values by config key, with ``__`` in place of the dots: ``MODEL__CHANNELS_LAST=False``.
     """
-    opts = ["MODEL.MNET.WIDTH_MULT", width, "MODEL.DEVICE", DEVICE, "SEED", 0]
+    opts: list[Any] = ["MODEL.MNET.WIDTH_MULT", width, "MODEL.DEVICE", DEVICE, "SEED", 0]
     for key, value in changes.items():
         opts += [key.replace("__", "."), value]
     cfg = load_cfg(str(_BASE), opts)

@@ -35,7 +35,8 @@ def timm_network() -> nn.Module:
     require_timm()
     import timm
 
-    return timm.create_model("mobilenetv1_100", num_classes=CLASSES).to(DEVICE, memory_format=torch.channels_last)
+    model = timm.create_model("mobilenetv1_100", num_classes=CLASSES)
+    return model.to(DEVICE).to(memory_format=torch.channels_last)
 
 
 def normalised(images: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Widely used input pipelines, each set up for training at 224 pixels as its own documentation shows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,7 +35,7 @@ class Pipeline:
 
     name: str
     dataset: Dataset
-    collate: Callable[[Sequence[Any]], Any]
+    collate: Callable[[list[Any]], Any]
     keys: Callable[[tuple[int, int]], Any] = lambda key: key[1]
 
 

@@ -1,7 +1,6 @@
 """The difference between our crops and Pillow's antialiased bilinear resize of the same region of the same image."""
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ def compare_pixels(folder: Path, count: int = COUNT) -> dict[str, float]:
     }
 
 
-def find_crop(mapper: ClsDatasetMapper, size: tuple[int, int], seed: int) -> tuple[Sequence[int], bool]:
+def find_crop(mapper: ClsDatasetMapper, size: tuple[int, int], seed: int) -> tuple[tuple[int, int, int, int], bool]:
     """Returns the region ``(left, top, right, bottom)`` that a mapper crops, and whether it flips it.
 
     It works for any mapper that draws its random numbers from torch: the mapper is run on two images whose pixel

@@ -8,6 +8,7 @@ from dataclasses import astuple, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
+from typing import BinaryIO
 
 from benchmark.compare import spread
 from benchmark.report import Report, show_ratio
@@ -77,7 +78,11 @@ def append_ratios(path: Path, report: Report, machine: Mapping[str, str | int | 
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{path.parent}: cannot be created ({error.strerror}); set --record to another file") from error
-    replace_file(str(path), lambda file: file.write(text.getvalue().encode()), "set --record to another file")
+
+    def write(file: BinaryIO) -> None:
+        file.write(text.getvalue().encode())
+
+    replace_file(str(path), write, "set --record to another file")
 
 
 def read_ratios(path: Path) -> list[Ratio]:

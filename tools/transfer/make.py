@@ -121,7 +121,8 @@ def _write_split(folder: Path, raw: RawDataset, photographs: list[Path], seeds: 
     """Writes one image per seed and returns their COCO annotations."""
     items = _Items(raw)
     backgrounds = [read_image(str(path), "RGB") for path in photographs]
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     folder.mkdir()
     for image_id, seed in enumerate(tqdm(seeds, desc=f"writing {folder.name} images"), 1):
         random = np.random.RandomState(seed)  # NumPy guarantees its stream, and not that of default_rng
