@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Does a backbone trained as a classifier help a detector? bash scripts/transfer_experiment.sh [FOLDER]
-# Makes a synthetic detection set, trains a classifier, exports its backbone, and trains the same detector from this
-# backbone and from random weights, once for each seed. Ends with a table and an image. Finished runs are not repeated.
-# Variables that change it: SEEDS="1 2 3", CANVAS="--train 1200 ...", PRETRAIN="KEY VALUE ..." and DETECT="KEY VALUE ...".
+# Measures whether handing over a classifier's backbone pays: bash scripts/transfer_experiment.sh [FOLDER]
+# Makes the synthetic detection set, trains a classifier, exports its backbone, and trains the same detector from it and
+# from random weights, once per seed; ends with a table and an image. Finished runs are not repeated.
+# To change it: SEEDS="1 2 3", SYNTHETIC="--train 1200 ...", PRETRAIN="KEY VALUE ..." and DETECT="KEY VALUE ...".
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 bash "$ROOT/scripts/install.sh" demo
@@ -11,7 +11,7 @@ cd "$ROOT"
 
 output=${1:-output/transfer}
 seeds=${SEEDS:-1 2 3}
-read -ra canvas <<<"${CANVAS:-}"
+read -ra synthetic <<<"${SYNTHETIC:-${CANVAS:-}}" # CANVAS is the old name
 read -ra pretrain <<<"${PRETRAIN:-}"
 read -ra detect <<<"${DETECT:-}"
 detector=configs/transfer/retinanet_mnetv1_025.yaml
@@ -21,15 +21,15 @@ train() {
     local folder=$1 config=$2
     shift 2
     if [ "$(cat "$folder/last_checkpoint" 2>/dev/null)" = model_final.pth ]; then
-        echo "$folder is finished; to train it again, remove it"
+        echo "$folder is finished; remove it to train again"
         return
     fi
-    "$PYTHON" tools/train_on_canvas.py --num-gpus 0 --config-file "$config" "$@" OUTPUT_DIR "$folder"
+    "$PYTHON" tools/train_on_synthetic_set.py --num-gpus 0 --config-file "$config" "$@" OUTPUT_DIR "$folder"
 }
 
-"$PYTHON" tools/make_detection_canvas.py "${canvas[@]}"
-canvas_json=${DETECTRON2_DATASETS:-datasets}/canvas/canvas.json
-items=$("$PYTHON" -c 'import json, sys; print(json.load(open(sys.argv[1]))["items"])' "$canvas_json")
+"$PYTHON" tools/make_synthetic_detection_set.py "${synthetic[@]}"
+note=${DETECTRON2_DATASETS:-datasets}/synthetic/synthetic.json
+items=$("$PYTHON" -c 'import json, sys; print(json.load(open(sys.argv[1]))["items"])' "$note")
 
 train "$output/pretrain" configs/transfer/pretrain_mnetv1_025.yaml \
     DATASETS.TRAIN "('${items}_train',)" DATASETS.TEST "('${items}_test',)" "${pretrain[@]}"

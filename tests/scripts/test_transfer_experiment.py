@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def run(tmp_path):
-    """Runs the script in a checkout that needs no set-up; what it printed."""
+    """Runs the script in a checkout that needs no set-up, and returns what it prints."""
     root = tmp_path / "a checkout"
     (root / "scripts").mkdir(parents=True)
     for name in ("env.sh", "transfer_experiment.sh"):
@@ -27,7 +27,7 @@ def run(tmp_path):
         "VIRTUAL_ENV": sys.prefix,
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "SEEDS": "3",
-        "CANVAS": "--items digits --train 8 --test 8 --size 96",
+        "SYNTHETIC": "--items digits --train 8 --test 8 --size 96",
         "PRETRAIN": f"{small} 3",
         "DETECT": f"{small} 3 INPUT.MIN_SIZE_TRAIN (96,) INPUT.MIN_SIZE_TEST 96",
     }
@@ -41,7 +41,7 @@ def run(tmp_path):
     return start
 
 
-def test_toy_experiment_ends_with_a_table_and_a_image(run, tmp_path):
+def test_a_toy_experiment_ends_with_a_table_and_an_image(run, tmp_path):
     said = run()
     assert "135/135 backbone tensors loaded, classifier dropped" in said
     log = (tmp_path / "out put" / "handoff-3" / "log.txt").read_text()

@@ -1,1 +1,1 @@
-"""How fast the package is: every figure is a ratio to something else that ran in turns with it in the same run."""
+"""Benchmarks of the package: every figure is a ratio to a reference that takes turns with it in the same run."""

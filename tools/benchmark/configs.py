@@ -1,4 +1,7 @@
-"""The package's own candidates are built from its configs, as a user's training is."""
+"""What is measured of this package is built from its configs, exactly as a user's training run is.
+
+All contact with the package's builders of loaders and trainers is in this file.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -7,21 +10,57 @@ import torch
 from detectron2.config import CfgNode
 
 from imgcls.config import check_cfg, load_cfg
+from imgcls.data import ClsLoader, build_train_loader
+from imgcls.engine import PlainTrainer, Trainer, resolve_from_data
 
 _BASE = Path(__file__).resolve().parents[2] / "configs" / "Base_image_cls.yaml"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def classifier_cfg(width: float, **changes: Any) -> CfgNode:
-    """The ImageNet recipe with a MobileNetV1 of a width.
+    """Returns the ImageNet recipe with a MobileNetV1 of the given width.
 
     Args:
         width: ``MODEL.MNET.WIDTH_MULT``.
-        changes: values by their keys, with ``__`` for the dots: ``MODEL__CHANNELS_LAST=False``.
+        changes: values by config key, with ``__`` in place of the dots: ``MODEL__CHANNELS_LAST=False``.
     """
-    opts = ["MODEL.MNET.WIDTH_MULT", width, "MODEL.DEVICE", DEVICE, "SEED", 0]
+    opts: list[Any] = ["MODEL.MNET.WIDTH_MULT", width, "MODEL.DEVICE", DEVICE, "SEED", 0]
     for key, value in changes.items():
         opts += [key.replace("__", "."), value]
     cfg = load_cfg(str(_BASE), opts)
     check_cfg(cfg)
     return cfg
+
+
+def train_loader(dataset: str, batch: int, workers: int) -> ClsLoader:
+    """Returns the training loader of the ImageNet recipe.
+
+    Args:
+        dataset: a name for ``DATASETS.TRAIN``.
+        batch: images per batch.
+        workers: ``DATALOADER.NUM_WORKERS``.
+    """
+    cfg = classifier_cfg(0.25, DATASETS__TRAIN=(dataset,), SOLVER__IMS_PER_BATCH=batch, DATALOADER__NUM_WORKERS=workers)
+    return build_train_loader(cfg)
+
+
+def resolved_loader(cfg: CfgNode) -> ClsLoader:
+    """Takes the class count from the training set, as both trainers do in set-up, and returns the training loader."""
+    resolve_from_data(cfg)
+    return build_train_loader(cfg)
+
+
+def builtin_trainer(cfg: CfgNode) -> Trainer:
+    """Returns the trainer of ``train_net_builtin.py``, ready to train on ``trainer.data_loader``."""
+    resolve_from_data(cfg)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    return trainer
+
+
+def plain_trainer(cfg: CfgNode) -> PlainTrainer:
+    """Returns the trainer of ``train_net.py``, ready to train on ``trainer.loader``."""
+    resolve_from_data(cfg)
+    trainer = PlainTrainer(cfg)
+    trainer.load()
+    return trainer

@@ -1,5 +1,6 @@
-"""A training set of ImageNet's size: from its file to the first batch that could be read, in a process of its own."""
+"""Loading a training set of ImageNet's size, in a new process: from its file to the first record that can be read."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -7,36 +8,45 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tqdm import tqdm
-
-from benchmark.race import Table
+from benchmark.compare import Budget, Table
+from benchmark.report import Report
 from imgcls.data.readers.json_file import index_json
 from imgcls.errors import UserFileNotFoundError
 
 RECORDS = 1_281_167
 CLASSES = 1000
 FILE = "imagenet_detectron2_train.json"
-# What the probe tells, and how it is headed.
+# What the probe prints, with title and unit.
 _TABLES = {
     "seconds": ("until the loader is built", "s"),
-    "kept": ("memory of the main process after it, above before (PSS)", "MB"),
-    "peak": ("peak of the main process on the way, above before (RSS)", "MB"),
+    "kept": ("memory of the main process afterwards, above that before (PSS)", "MB"),
+    "peak": ("peak of the main process meanwhile, above that before (RSS)", "MB"),
     "worker": ("memory of a worker that has read records all over the set (USS)", "MB"),
 }
 DETECTRON2, JSON, INDEX = "detectron2: json.load, DatasetFromList", "imgcls, JSON", "imgcls, index"
 
 
-def race_index(data: str | None, rounds: int, records: int = RECORDS) -> list[Table]:
-    """Seconds and memory of detectron2's way, of ours from the JSON, and of ours from its index.
+def measure(args: argparse.Namespace) -> Report:
+    """Measures seconds and memory.
+
+    Raises:
+        UserError: there is no such file, or the temporary folder cannot be written.
+    """
+    return Report("index", compare_index(args.data, Budget(args.rounds, 60 * args.minutes)))
+
+
+def compare_index(data: str | None, budget: Budget, records: int = RECORDS) -> list[Table]:
+    """Compares seconds and memory of detectron2's way, of ours from the JSON, and of ours from its index.
 
     Args:
         data: a folder with ImageNet's training JSON; None makes a file of the same size.
-        rounds: measured turns of each candidate.
+        budget: limits the rounds.
         records: in the file that is made.
 
     Raises:
-        UserError: no such file, or no place to write.
+        UserError: there is no such file, or the temporary folder cannot be written.
     """
+    rounds = budget.open_rounds("index")
     with tempfile.TemporaryDirectory() as folder:
         plain, indexed = Path(folder, "plain", FILE), Path(folder, "indexed", FILE)
         for path in (plain, indexed):
@@ -46,24 +56,28 @@ def race_index(data: str | None, rounds: int, records: int = RECORDS) -> list[Ta
         elif Path(data, FILE).is_file():
             plain.symlink_to(Path(data, FILE).resolve())
         else:
-            raise UserFileNotFoundError(
-                f"--data {data}: has no {FILE}; make it with python tools/make_imagenet_json.py"
-            )
+            raise UserFileNotFoundError(f"--data {data}: no {FILE}; make it with python tools/make_imagenet_json.py")
         indexed.symlink_to(plain.resolve())
         index_json(str(indexed))
         runs = {DETECTRON2: ("detectron2", plain), JSON: ("imgcls", plain), INDEX: ("imgcls", indexed)}
-        told: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
-        for _ in tqdm(range(rounds), desc="index", disable=None):
+        results: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
+        for _ in rounds():
             for name, (how, path) in runs.items():
-                told[name].append(_probe(how, path))
+                results[name].append(_probe(how, path))
     return [
-        Table(title, unit, {name: [one[key] for one in told[name]] for name in runs}, [DETECTRON2] * (key == "seconds"))
+        Table(
+            title,
+            unit,
+            {name: [result[key] for result in results[name]] for name in runs},
+            [DETECTRON2] if key == "seconds" else [],
+            budget.planned,
+        )
         for key, (title, unit) in _TABLES.items()
     ]
 
 
 def write_records(path: Path, records: int) -> None:
-    """Writes as many records as ``tools/make_imagenet_json.py`` writes them; no such images are there."""
+    """Writes records in the form of ``tools/make_imagenet_json.py``; their images do not exist."""
     with open(path, "w", encoding="utf-8") as file:
         for number in range(records):
             label = number * CLASSES // records
@@ -79,13 +93,13 @@ def write_records(path: Path, records: int) -> None:
 
 
 def _probe(how: str, path: Path) -> dict[str, float]:
-    root = Path(__file__).resolve().parents[2]
-    places = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
-    out = subprocess.run(
+    tools = Path(__file__).resolve().parents[1]
+    search = os.pathsep.join(filter(None, (str(tools), str(tools.parent), os.environ.get("PYTHONPATH"))))
+    result = subprocess.run(
         [sys.executable, "-m", "benchmark.index_probe", how, str(path)],
-        env={**os.environ, "PYTHONPATH": places},
+        env={**os.environ, "PYTHONPATH": search},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    return json.loads(out.stdout.splitlines()[-1])
+    return json.loads(result.stdout.splitlines()[-1])

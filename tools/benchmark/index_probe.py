@@ -1,4 +1,4 @@
-"""Loads a JSON of records in a new process and prints what that cost; ``index`` starts it."""
+"""Loads a JSON file of records in its own process and prints what that costs; started by ``benchmark.index``."""
 
 import json
 import os
@@ -10,18 +10,16 @@ from statistics import median
 from detectron2.data import DatasetFromList
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from benchmark.configs import classifier_cfg
-from benchmark.memory import memory, peak_memory, reset_peak
-from imgcls.data import build_train_loader
-from imgcls.engine import resolve_from_data
+from benchmark.configs import classifier_cfg, resolved_loader
+from benchmark.machine import memory, peak_memory, reset_peak
 
 WORKERS = 2
-# Records that each worker reads, anywhere in the set.
+# Records that each worker reads, at random places of the set.
 READ = 50_000
 
 
-class _Read(Dataset):
-    """Reads a record in the worker and tells what the worker holds by then."""
+class _WorkerMemory(Dataset):
+    """Reads records in a worker and returns the worker's process id and memory."""
 
     def __init__(self, records: Sequence[dict]):
         self.records = records
@@ -37,16 +35,15 @@ class _Read(Dataset):
 
 
 def load_with_detectron2(path: str) -> Sequence[dict]:
-    """What a detectron2 project does: the whole file at once, then serialised for the workers."""
+    """Loads the records as detectron2 projects do: the whole file at once, then serialised for the workers."""
     with open(path, encoding="utf-8") as file:
         return DatasetFromList(json.load(file), copy=False)
 
 
 def load_with_imgcls(path: str) -> Sequence[dict]:
-    """What both of our trainers do before the first iteration: class count and labels, then the loader."""
+    """Loads the records as both of our trainers do before the first iteration: checked, then as a loader."""
     cfg = classifier_cfg(0.25, DATASETS__TRAIN=(f"json:{path}",), DATASETS__TEST=(), MODEL__CLSNET__NUM_CLASSES=-1)
-    resolve_from_data(cfg)
-    return build_train_loader(cfg).loader.dataset.records
+    return resolved_loader(cfg).loader.dataset.records
 
 
 def main(how: str, path: str) -> None:
@@ -63,9 +60,11 @@ def main(how: str, path: str) -> None:
 
 
 def _worker_memory(records: Sequence[dict]) -> float:
-    """USS of a worker at its end, in MB."""
-    sampler = RandomSampler(records, replacement=True, num_samples=WORKERS * READ)
-    loader = DataLoader(_Read(records), 1000, sampler=sampler, num_workers=WORKERS, collate_fn=lambda told: told[0])
+    """Memory (USS) of a worker after its last record, in MB."""
+    sampler = RandomSampler(records, replacement=True, num_samples=WORKERS * min(READ, len(records)))
+    loader = DataLoader(
+        _WorkerMemory(records), 1000, sampler=sampler, num_workers=WORKERS, collate_fn=lambda results: results[0]
+    )
     last = dict(iter(loader))
     return median(last.values())
 

@@ -7,9 +7,8 @@ import torch
 from detectron2.modeling import build_model
 from torch import Tensor, nn
 
-from benchmark.configs import DEVICE, classifier_cfg
+from benchmark.configs import DEVICE, classifier_cfg, train_loader
 from benchmark.peers import MEAN, STD, require_timm
-from imgcls.data import build_train_loader
 from imgcls.modeling import ClsNet
 
 OURS, TIMM = "imgcls", "timm mobilenetv1_100"
@@ -17,21 +16,18 @@ CLASSES = 1000
 
 
 def read_batch(folder: Path, size: int) -> dict[str, Tensor]:
-    """A training batch of real images, uint8, and random labels out of 1000, on the device."""
-    cfg = classifier_cfg(
-        0.25, DATASETS__TRAIN=(f"folder:{folder}",), SOLVER__IMS_PER_BATCH=size, DATALOADER__NUM_WORKERS=0
-    )
-    images = next(iter(build_train_loader(cfg)))["image"]
+    """Returns ``size`` training images (uint8) with random labels out of 1000, on the device."""
+    images = next(iter(train_loader(f"folder:{folder}", size, workers=0)))["image"]
     return {"image": images.to(DEVICE), "label": torch.randint(CLASSES, (size,), device=DEVICE)}
 
 
 def our_network(width: float, **changes: Any) -> ClsNet:
-    """A ``ClsNet`` with 1000 classes."""
+    """Returns a ``ClsNet`` with 1000 classes; ``changes`` as for ``classifier_cfg``."""
     return build_model(classifier_cfg(width, **changes))
 
 
 def timm_network() -> nn.Module:
-    """Timm's MobileNetV1, channels_last (``--channels-last`` of timm's scripts).
+    """Returns timm's MobileNetV1 in channels-last format, as ``--channels-last`` of timm's scripts makes it.
 
     Raises:
         UserError: timm is not installed.
@@ -39,10 +35,11 @@ def timm_network() -> nn.Module:
     require_timm()
     import timm
 
-    return timm.create_model("mobilenetv1_100", num_classes=CLASSES).to(DEVICE, memory_format=torch.channels_last)
+    model = timm.create_model("mobilenetv1_100", num_classes=CLASSES)
+    return model.to(DEVICE).to(memory_format=torch.channels_last)
 
 
 def normalised(images: Tensor) -> Tensor:
-    """What timm's loader hands to its networks: float32, normalised; here in channels_last too."""
+    """Returns what timm's loader passes to its networks: float32, normalised; here also in channels-last format."""
     mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (MEAN, STD))
     return ((images / 255 - mean) / std).contiguous(memory_format=torch.channels_last)

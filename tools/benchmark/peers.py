@@ -1,6 +1,6 @@
-"""The input pipelines that people use, each as its own documentation sets it up for training at 224 pixels."""
+"""Widely used input pipelines, each set up for training at 224 pixels as its own documentation shows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,23 +24,23 @@ SIZE = 224
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Images by index, and what makes a batch of them.
+    """A dataset and the function that makes batches of its samples.
 
     Attributes:
-        name: in the table.
+        name: shown in the table.
         dataset: map-style.
         collate: samples to a batch.
-        keys: from the ``(position, index)`` of a sampler to what the dataset is asked for.
+        keys: turns the ``(position, index)`` of a sampler into a key of the dataset.
     """
 
     name: str
     dataset: Dataset
-    collate: Callable[[Sequence[Any]], Any]
+    collate: Callable[[list[Any]], Any]
     keys: Callable[[tuple[int, int]], Any] = lambda key: key[1]
 
 
 def torchvision_reference(folder: Path) -> Pipeline:
-    """PyTorch's ImageNet example: Pillow, float32 ``(N, 3, 224, 224)`` normalised, and labels."""
+    """Returns the pipeline of PyTorch's ImageNet example: Pillow, normalised float32 ``(N, 3, 224, 224)``, labels."""
     steps = [
         transforms.RandomResizedCrop(SIZE),
         transforms.RandomHorizontalFlip(),
@@ -51,7 +51,7 @@ def torchvision_reference(folder: Path) -> Pipeline:
 
 
 def torchvision_v2(folder: Path) -> Pipeline:
-    """The tensor backend of torchvision's reference scripts with its own JPEG decoder; delivers the same."""
+    """Returns the tensor backend of torchvision's reference scripts, with its JPEG decoder; the same output."""
     steps = [
         v2.RandomResizedCrop(SIZE, antialias=True),
         v2.RandomHorizontalFlip(),
@@ -65,7 +65,7 @@ def torchvision_v2(folder: Path) -> Pipeline:
 
 
 def detectron2_mapper(folder: Path) -> Pipeline:
-    """detectron2's own mapper on the same records: the whole image resized and flipped, a list of uint8 images."""
+    """Returns detectron2's own mapper on the same records: whole images resized and flipped, a list of uint8 images."""
     mapper = DatasetMapper(
         is_train=True,
         augmentations=[detectron2_transforms.Resize((SIZE, SIZE)), detectron2_transforms.RandomFlip()],
@@ -76,9 +76,9 @@ def detectron2_mapper(folder: Path) -> Pipeline:
 
 
 def timm_loader(folder: Path) -> Pipeline:
-    """What the workers of timm's ``create_loader`` do: Pillow, uint8, stacked; it normalises after them.
+    """Returns what the workers of timm's ``create_loader`` run: Pillow, stacked uint8, normalised later.
 
-    Colour jitter, timm's default, is off: no other candidate does it.
+    Colour jitter, on by default in timm, is off because no other candidate does it.
 
     Raises:
         UserError: timm is not installed.
@@ -92,9 +92,13 @@ def timm_loader(folder: Path) -> Pipeline:
 
 
 def require_timm() -> None:
-    """Raises a ``UserError`` where timm is not installed."""
+    """Checks that timm is installed.
+
+    Raises:
+        UserError: it is not.
+    """
     if find_spec("timm") is None:
-        raise UserError('timm is one of the candidates and is not installed: pip install -e ".[timm]"')
+        raise UserError('timm, one of the candidates, is not installed: pip install -e ".[timm]"')
 
 
 PEERS = (torchvision_reference, torchvision_v2, detectron2_mapper, timm_loader)

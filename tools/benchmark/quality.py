@@ -1,7 +1,6 @@
-"""How far our crops are from Pillow's antialiased bilinear resize of the same part of the same image."""
+"""The difference between our crops and Pillow's antialiased bilinear resize of the same region of the same image."""
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,12 @@ from imgcls.data import ClsDatasetMapper
 from imgcls.data.catalog import get_dataset
 
 COUNT = 64
-# Three channels of 255 levels, one after the other, number this many places.
-_PLACES = 765
+# Positions that three channels of 255 levels, filled one after the other, can encode.
+_POSITIONS = 765
 
 
 def compare_pixels(folder: Path, count: int = COUNT) -> dict[str, float]:
-    """Mean absolute difference in levels of 255, over ``count`` images and of the worst one."""
+    """Returns the mean absolute difference in levels of 255, over ``count`` images and of the worst one."""
     records = get_dataset(f"folder:{folder}").records
     chosen = [records[i]["file_name"] for i in np.linspace(0, len(records) - 1, count).astype(int)]
     mapper = ClsDatasetMapper(classifier_cfg(0.25), is_train=True)
@@ -30,11 +29,16 @@ def compare_pixels(folder: Path, count: int = COUNT) -> dict[str, float]:
     }
 
 
-def find_crop(mapper: ClsDatasetMapper, size: tuple[int, int], seed: int) -> tuple[Sequence[int], bool]:
-    """The part ``(left, top, right, bottom)`` that a mapper takes of an image of a size, and whether it flips it.
+def find_crop(mapper: ClsDatasetMapper, size: tuple[int, int], seed: int) -> tuple[tuple[int, int, int, int], bool]:
+    """Returns the region ``(left, top, right, bottom)`` that a mapper crops, and whether it flips it.
 
-    Nothing of the mapper is known but that its random numbers are torch's: it is shown two images whose pixels tell
-    their own places, and what comes out tells which it took.
+    It works for any mapper that draws its random numbers from torch: the mapper is run on two images whose pixel
+    values encode their own positions, and the output shows which positions it took.
+
+    Args:
+        mapper: crops training images.
+        size: width and height of the image.
+        seed: of torch's random numbers.
     """
     with tempfile.TemporaryDirectory() as folder:
         edges = [_edges(mapper, size, axis, seed, Path(folder)) for axis in (0, 1)]
@@ -54,16 +58,16 @@ def _difference(mapper: ClsDatasetMapper, path: str, seed: int) -> float:
 
 
 def _edges(mapper: ClsDatasetMapper, size: tuple[int, int], axis: int, seed: int, folder: Path) -> tuple[int, int]:
-    """First and last edge of the crop along an axis (0: x, 1: y), by a line through the places that came out."""
-    scale = min(1.0, _PLACES / max(size))
-    places = np.arange(size[axis]) * scale
-    channels = np.stack([np.clip(places - 255 * i, 0, 255) for i in range(3)], axis=-1)
+    """Returns both edges of the crop along an axis (0: x, 1: y), by fitting a line to the positions in the output."""
+    scale = min(1.0, _POSITIONS / max(size))
+    positions = np.arange(size[axis]) * scale
+    channels = np.stack([np.clip(positions - 255 * i, 0, 255) for i in range(3)], axis=-1)
     ramp = np.empty((size[1], size[0], 3), np.uint8)
     ramp[:] = np.rint(channels)[None, :] if axis == 0 else np.rint(channels)[:, None]
     path = folder / f"{axis}.png"
     Image.fromarray(ramp).save(path)
     seen = _run(mapper, str(path), seed).astype(float).sum(axis=2).mean(axis=axis) / scale
-    # The outermost pixels are averages of fewer neighbours.
+    # Resizing averages the outermost pixels over fewer neighbours.
     inner = np.arange(len(seen) // 16, len(seen) - len(seen) // 16)
     slope, start = np.polyfit(inner + 0.5, seen[inner] + 0.5, 1)
     return round(start), round(start + slope * len(seen))

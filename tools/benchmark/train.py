@@ -1,5 +1,6 @@
-"""Both trainers, with hooks, log and copies, against a bare loop over the same loader."""
+"""Both trainers, with hooks, log and copies to the device, against a bare loop over the same loader."""
 
+import argparse
 import logging
 import os
 import tempfile
@@ -9,59 +10,74 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
 
-from benchmark.configs import classifier_cfg
-from benchmark.race import Candidate, Table, race
-from imgcls.data import ClsLoader, build_train_loader
-from imgcls.engine import PlainTrainer, Trainer, resolve_from_data
+from benchmark.compare import Budget, Candidate, Table, compare
+from benchmark.configs import builtin_trainer, classifier_cfg, plain_trainer, resolved_loader
+from benchmark.report import Report
+from benchmark.sample_images import find_images
+from imgcls.data import ClsLoader
 
-BATCH = 64
+BATCH = 32
 WORKERS = 2
-# Two lines of the log are among the measured iterations, at the default LOG_PERIOD.
-WARM_UP, MEASURED = 10, 40
+# The unmeasured iterations use up what the workers have prefetched. At the default LOG_PERIOD, two lines of the log
+# fall into the measured ones.
+WARM_UP, MEASURED = 6, 40
 BARE = "bare loop"
 
 
-class TimedLoader(ClsLoader):
-    """A loader that notes when each batch was asked for: from one to the next is a whole iteration of a trainer."""
+@contextmanager
+def request_times() -> Iterator[list[float]]:
+    """Notes when each batch of a ``ClsLoader`` is requested; two requests are one iteration of a trainer apart."""
+    times: list[float] = []
+    original = ClsLoader.__iter__
 
-    def __init__(self, loader: ClsLoader):
-        super().__init__(loader.loader, loader.batch_size, loader.device)
-        self.asked: list[float] = []
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        batches = super().__iter__()
+    def timed(loader: ClsLoader) -> Iterator[dict[str, Any]]:
+        batches = original(loader)
         while True:
-            self.asked.append(time.perf_counter())
+            times.append(time.perf_counter())
             try:
                 yield next(batches)
             except StopIteration:
                 return
 
+    with patch.object(ClsLoader, "__iter__", timed):
+        yield times
 
-def race_trainers(
-    folder: Path, rounds: int, batch: int = BATCH, warm_up: int = WARM_UP, measured: int = MEASURED, size: int = 224
+
+def measure(args: argparse.Namespace) -> Report:
+    """Measures both trainers.
+
+    Raises:
+        UserError: the images cannot be used.
+    """
+    budget = Budget(args.rounds, 60 * args.minutes)
+    return Report("train", [compare_trainers(find_images(args.data), budget)])
+
+
+def compare_trainers(
+    folder: Path, budget: Budget, batch: int = BATCH, warm_up: int = WARM_UP, measured: int = MEASURED, size: int = 224
 ) -> Table:
-    """Images/s at width 0.25, from the images on disk.
+    """Compares images/s at width 0.25, reading the images from disk.
 
-    Each turn is a training of its own: start, first iterations and the last checkpoint are not counted.
+    Each run is a complete training; start-up, the first iterations and the final checkpoint are not counted.
 
     Args:
-        folder: of classes with JPEG files.
-        rounds: measured turns of each candidate.
-        batch: images an iteration.
+        folder: one subfolder of JPEG files per class.
+        budget: limits the rounds.
+        batch: images per iteration.
         warm_up: iterations before the measured ones.
         measured: iterations.
         size: side of the input in pixels.
     """
 
-    def candidate(name: str, train: Callable[[CfgNode], TimedLoader]) -> Candidate:
+    def candidate(name: str, train: Callable[[CfgNode], object]) -> Candidate:
         def run() -> float:
-            with tempfile.TemporaryDirectory() as output, _log_into(output):
+            with tempfile.TemporaryDirectory() as output, _log_to_file(output), request_times() as requests:
                 cfg = classifier_cfg(
                     0.25,
                     DATASETS__TRAIN=(f"folder:{folder}",),
@@ -76,56 +92,33 @@ def race_trainers(
                     MODEL__CLSNET__NUM_CLASSES=-1,
                     OUTPUT_DIR=output,
                 )
-                resolve_from_data(cfg)
-                cfg.freeze()
-                asked = train(cfg).asked
-            return asked[warm_up + measured] - asked[warm_up]
+                train(cfg)
+            return requests[warm_up + measured] - requests[warm_up]
 
         return Candidate(name, run, measured * batch)
 
     candidates = [
         candidate(BARE, _train_bare),
-        candidate("imgcls, train_net_builtin.py", _train_builtin),
-        candidate("imgcls, train_net.py", _train_plain),
+        candidate("imgcls, train_net_builtin.py", lambda cfg: builtin_trainer(cfg).train()),
+        candidate("imgcls, train_net.py", lambda cfg: plain_trainer(cfg).train()),
     ]
-    return race("training from files, width 0.25", candidates, rounds, [BARE])
+    # Every run warms up on its own.
+    return compare("training from files, width 0.25", candidates, budget, [BARE], warm_up=False)
 
 
-def _train_bare(cfg: CfgNode) -> TimedLoader:
-    loader = TimedLoader(build_train_loader(cfg))
+def _train_bare(cfg: CfgNode) -> None:
+    loader = resolved_loader(cfg)
     model = build_model(cfg).train()
     optimizer = build_optimizer(cfg, model)
     for batch in islice(loader, cfg.SOLVER.MAX_ITER):
         optimizer.zero_grad()
         model(batch)["loss_cls"].backward()
         optimizer.step()
-    return loader
-
-
-def _train_builtin(cfg: CfgNode) -> TimedLoader:
-    trainer = _TimedTrainer(cfg)
-    trainer.resume_or_load(resume=False)
-    trainer.train()
-    return trainer.data_loader
-
-
-def _train_plain(cfg: CfgNode) -> TimedLoader:
-    trainer = PlainTrainer(cfg)
-    trainer.loader = TimedLoader(trainer.loader)
-    trainer.load()
-    trainer.train()
-    return trainer.loader
-
-
-class _TimedTrainer(Trainer):
-    @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> TimedLoader:
-        return TimedLoader(super().build_train_loader(cfg))
 
 
 @contextmanager
-def _log_into(folder: str) -> Iterator[None]:
-    """What the entry scripts set up, a stream and log.txt, with the stream going nowhere: the table stays readable."""
+def _log_to_file(folder: str) -> Iterator[None]:
+    """Logs like the entry scripts, to a stream and to log.txt, but discards the stream to keep the table readable."""
     formatter = logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s")
     loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "imgcls")]
     before = [(logger.level, logger.propagate) for logger in loggers]

@@ -1,5 +1,5 @@
-"""The transfer experiment: a synthetic detection set, and what a handed-over backbone is worth on it."""
+"""The transfer experiment: a synthetic detection set, and what a backbone trained as a classifier is worth on it."""
 
-from transfer.synthetic import register_canvas
+from transfer.synthetic import register_synthetic_set
 
-register_canvas()
+register_synthetic_set()

@@ -1,91 +1,99 @@
-"""What a detector found on an image: boxes and their labels, in the colours of right and wrong."""
+"""A detector's boxes on the synthetic test set: which are right, and how they look on an image."""
 
+import json
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from PIL import Image
-from pycocotools import mask
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+from detectron2.utils.visualizer import Visualizer
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from imgcls.data.image import read_image
-from imgcls.report.figure import GREEN, GREY, RED, plain
+from imgcls.errors import UserFileNotFoundError
 
-# Of a right detection's box with the true one.
-_IOU = 0.5
+DATASET = "synthetic_test"
+# Boxes with a lower score are not drawn, because they would cover the image.
+MIN_SCORE = 0.3
+ADVICE = "run scripts/transfer_experiment.sh to its end"
+# Magnification, so that labels are legible on small images.
+_SCALE = 2
+_TRUE, _RIGHT, _WRONG = "white", "lime", "red"
 
 
-def draw_image(axes: Axes, record: dict[str, Any], found: list[dict[str, Any]], names: Sequence[str]) -> None:
-    """Draws an image with its true boxes grey, right detections green and wrong ones red, each with class and score.
+def read_detections(run: Path) -> dict[int, list[dict[str, Any]]]:
+    """Returns what a detector found on the synthetic test set, by image id, best first.
 
     Args:
-        axes: where to.
-        record: of a detection set, as detectron2 has it, with boxes ``(left, top, width, height)``.
-        found: the detections on it, as ``COCOEvaluator`` writes them, of ids that are the label + 1.
+        run: folder of the detector's training run.
+
+    Returns:
+        COCO's results with a score of at least `MIN_SCORE`. ``"right"`` says whether COCO's evaluation matches the box
+        to a true one at an IoU of 0.5.
+
+    Raises:
+        UserError: the set or the results do not exist.
+    """
+    path = run / "inference" / "coco_instances_results.json"
+    if not path.is_file():
+        raise UserFileNotFoundError(f"{path}: no such file; {ADVICE}")
+    boxes = json.loads(path.read_text(encoding="utf-8"))
+    boxes = sorted((box for box in boxes if box["score"] >= MIN_SCORE), key=lambda box: -box["score"])
+    matched = _find_matched(boxes) if boxes else set()
+    by_image: dict[int, list[dict[str, Any]]] = {}
+    for number, box in enumerate(boxes, 1):
+        by_image.setdefault(box["image_id"], []).append({**box, "right": number in matched})
+    return by_image
+
+
+def draw_detections(record: dict[str, Any], boxes: Sequence[dict[str, Any]], names: Sequence[str]) -> NDArray[np.uint8]:
+    """Draws true boxes white, right detections green and wrong ones red, the latter two with class and score.
+
+    Args:
+        record: an image in detectron2's format, with boxes ``(left, top, width, height)``.
+        boxes: the detections on it, from ``read_detections``.
         names: of the classes.
+
+    Returns:
+        ``(H, W, 3)`` uint8, RGB, twice as large as the image.
     """
-    axes.imshow(Image.fromarray(read_image(record["file_name"], "RGB")))
+    visualizer = Visualizer(read_image(record["file_name"], "RGB"), scale=_SCALE)
     for truth in record["annotations"]:
-        axes.add_patch(_rectangle(truth["bbox"], GREY, 2.4))
-    found = sorted(found, key=lambda box: box["score"], reverse=True)
-    colours = [GREEN if right else RED for right in find_right(found, record["annotations"])]
-    for box, colour in zip(found, colours, strict=True):
-        axes.add_patch(_rectangle(box["bbox"], colour, 1.2))
-        _label(axes, box["bbox"], f"{plain(names[box['category_id'] - 1])} {100 * box['score']:.0f} %", colour)
+        visualizer.draw_box(_corners(truth), edge_color=_TRUE)
+    return visualizer.overlay_instances(
+        boxes=np.array([_corners(box) for box in boxes]).reshape(-1, 4),
+        labels=[f"{names[box['category_id'] - 1]} {100 * box['score']:.0f}%" for box in boxes],
+        assigned_colors=[_RIGHT if box["right"] else _WRONG for box in boxes],
+    ).get_image()
 
 
-def find_right(found: Sequence[dict[str, Any]], truths: Sequence[dict[str, Any]]) -> list[bool]:
-    """Which detections COCO's evaluation counts as right at an IoU of 0.5: the first one on a true box of its class.
+def read_test_set() -> tuple[list[dict[str, Any]], list[str]]:
+    """Returns the records of the synthetic test set, and its class names.
 
-    Args:
-        found: as for ``draw_image``, the surest one first.
-        truths: the image's annotations, as detectron2 has them.
+    Raises:
+        UserError: the set does not exist.
     """
-    free, right = list(truths), []
-    for box in found:
-        label = box["category_id"] - 1
-        fitting = [truth for truth in free if truth["category_id"] == label and _iou(box, truth) >= _IOU]
-        if fitting:
-            free.remove(max(fitting, key=lambda truth: _iou(box, truth)))
-        right.append(bool(fitting))
-    return right
+    return DatasetCatalog.get(DATASET), MetadataCatalog.get(DATASET).thing_classes
 
 
-def drop_covered_labels(figure: Figure) -> None:
-    """Of labels that would cover one another, leaves the one that was drawn first: the surest one's."""
-    figure.draw_without_rendering()  # only the layout says how much of the image a label takes
-    for axes in figure.axes:
-        kept = []
-        for label in list(axes.texts):
-            place = label.get_bbox_patch().get_window_extent()
-            if any(place.overlaps(other) for other in kept):
-                label.remove()
-            else:
-                kept.append(place)
+def _find_matched(boxes: list[dict[str, Any]]) -> set[int]:
+    """Returns which boxes COCO's evaluation counts as right at an IoU of 0.5; it numbers them from 1 on."""
+    with redirect_stdout(StringIO()):  # pycocotools prints its progress
+        truth = COCO(MetadataCatalog.get(DATASET).json_file)
+        evaluation = COCOeval(truth, truth.loadRes(boxes), "bbox")
+        evaluation.params.iouThrs = np.array([0.5])
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+        evaluation.evaluate()
+    images = [image for image in evaluation.evalImgs if image]
+    pairs = [pair for image in images for pair in zip(image["dtIds"], image["dtMatches"][0], strict=True)]
+    return {number for number, match in pairs if match}
 
 
-def _rectangle(box: Sequence[float], colour: str, linewidth: float) -> Rectangle:
-    left, top, width, height = box
-    return Rectangle((left, top), width, height, fill=False, edgecolor=colour, linewidth=linewidth)
-
-
-def _label(axes: Axes, box: Sequence[float], text: str, colour: str) -> None:
-    """Above the box, or below it where the image ends; to the side on which there is more of the image."""
-    left, top, width, height = box
-    bottom, right = axes.get_ylim()[0], axes.get_xlim()[1]
-    above, first = top > 0.1 * bottom, left + width / 2 < right / 2
-    axes.text(
-        left if first else left + width,
-        top if above else top + height,
-        text,
-        ha="left" if first else "right",
-        va="bottom" if above else "top",
-        fontsize=5.5,
-        color="white",
-        bbox={"facecolor": colour, "linewidth": 0, "pad": 0.8},
-    ).set_in_layout(False)
-
-
-def _iou(box: dict[str, Any], truth: dict[str, Any]) -> float:
-    return float(mask.iou([box["bbox"]], [truth["bbox"]], [0])[0, 0])
+def _corners(box: dict[str, Any]) -> list[float]:
+    return BoxMode.convert(box["bbox"], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)

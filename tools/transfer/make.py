@@ -1,4 +1,4 @@
-"""The canvas as a folder: images, COCO annotations, and a note of what it was made from."""
+"""Writes the synthetic detection set: images, COCO annotations, and a note of what they were made from."""
 
 import json
 from collections.abc import Sequence
@@ -16,19 +16,21 @@ from imgcls.errors import UserError
 from transfer.paste import Item, compose, crop_background
 from transfer.sources import ITEMS, find_photographs
 
-NOTE = "canvas.json"
-SMALLEST = 64  # the smallest items are then 10 pixels
+NOTE = "synthetic.json"
+SMALLEST = 64  # the smallest items then have 10 pixels
 
 
-def make_canvas(out: Path, items: str, train: int = 1200, test: int = 300, size: int = 160, seed: int = 0) -> bool:
-    """Writes ``train.json``, ``test.json`` (COCO instances), the folders ``train`` and ``test``, and ``canvas.json``.
+def make_detection_set(
+    out: Path, items: str, train: int = 1200, test: int = 300, size: int = 160, seed: int = 0
+) -> bool:
+    """Writes ``train.json``, ``test.json`` (COCO instances), folders ``train`` and ``test``, and ``synthetic.json``.
 
-    The items of ``test`` are of the item set's test split and its backgrounds of other photographs than those of
-    ``train``. The same arguments give the same bytes. Each image names its ``"background"``, and each annotation
-    its ``"item"``: the ``image_id`` of the pasted image in the item set.
+    ``train`` and ``test`` share no item (each uses that split of the item set) and no background photograph. The same
+    arguments give the same bytes. Each image has the file name of its ``"background"``, and each annotation its
+    ``"item"``: the ``image_id`` of the pasted image in the item set.
 
     Args:
-        out: a new or empty folder, or one that holds this set.
+        out: a new or empty folder, or one that already holds this set.
         items: ``"fashion_mnist"`` or ``"digits"``.
         train: number of training images.
         test: number of test images.
@@ -36,10 +38,10 @@ def make_canvas(out: Path, items: str, train: int = 1200, test: int = 300, size:
         seed: 0 to 2**32 - 1.
 
     Returns:
-        Whether it was written; False where ``out`` holds this set already.
+        Whether it was written; False if ``out`` already holds this set.
 
     Raises:
-        UserError: an argument out of range, ``out`` holds something else or cannot be written, or the items or the
+        UserError: an argument is out of range, ``out`` holds something else or cannot be written, or the items or the
             photographs are missing.
     """
     _check(items, train, test, size, seed)
@@ -77,7 +79,7 @@ def _check(items: str, train: int, test: int, size: int, seed: int) -> None:
 
 
 def _holds(out: Path, note: dict) -> bool:
-    """Whether ``out`` holds this very set; False where there is nothing in it.
+    """Returns whether ``out`` already holds this set, and False if it is new or empty.
 
     Raises:
         UserError: it holds something else.
@@ -85,21 +87,23 @@ def _holds(out: Path, note: dict) -> bool:
     if not out.exists():
         return False
     if not out.is_dir():
-        raise UserError(f"{out}: is a file; name a new or empty folder")
+        raise UserError(f"{out} is a file; name a new or empty folder")
     if (out / NOTE).is_file():
         known = load_json(str(out / NOTE))
         if known == note:
             return True
         known = known if isinstance(known, dict) else {}
-        differences = [f"{key} {known.get(key)}, not {value}" for key, value in note.items() if known.get(key) != value]
-        raise UserError(f"{out}: holds another set ({'; '.join(differences)}); remove it, or name another folder")
+        differences = [
+            f"{key} is {known.get(key)}, not {value}" for key, value in note.items() if known.get(key) != value
+        ]
+        raise UserError(f"{out} holds another set ({'; '.join(differences)}); remove it, or name another folder")
     if any(out.iterdir()):
-        raise UserError(f"{out}: is not empty and has no {NOTE}; name a new or empty folder")
+        raise UserError(f"{out} is not empty and has no {NOTE}; name a new or empty folder")
     return False
 
 
 class _Items(Sequence[Item]):
-    """The items of a raw, read when they are asked for."""
+    """The items of a raw dataset, read on access."""
 
     def __init__(self, raw: RawDataset):
         self.records = raw.records
@@ -109,24 +113,25 @@ class _Items(Sequence[Item]):
 
     def __getitem__(self, index: int) -> Item:
         record = self.records[index]
-        # Grey images: the three channels are the same.
+        # Items are grey: their three channels are equal.
         return Item(read_image(record["file_name"])[:, :, 0], record["label"], record["image_id"])
 
 
 def _write_split(folder: Path, raw: RawDataset, photographs: list[Path], seeds: list[list[int]], size: int) -> dict:
-    """Writes one image a seed, and returns the COCO content for them."""
+    """Writes one image per seed and returns their COCO annotations."""
     items = _Items(raw)
     backgrounds = [read_image(str(path), "RGB") for path in photographs]
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     folder.mkdir()
     for image_id, seed in enumerate(tqdm(seeds, desc=f"writing {folder.name} images"), 1):
-        random = np.random.RandomState(seed)  # its stream is frozen, default_rng's is not
+        random = np.random.RandomState(seed)  # NumPy guarantees its stream, and not that of default_rng
         chosen = int(random.randint(len(backgrounds)))
-        canvas = crop_background(random, backgrounds[chosen], size)
-        for item, box in compose(random, canvas, items):
+        image = crop_background(random, backgrounds[chosen], size)
+        for item, box in compose(random, image, items):
             annotations.append(
                 {
-                    "id": len(annotations) + 1,  # COCO's evaluation takes 0 for "no match"
+                    "id": len(annotations) + 1,  # COCO's evaluation reads 0 as "no match"
                     "image_id": image_id,
                     "category_id": item.label + 1,
                     "bbox": box,
@@ -136,9 +141,9 @@ def _write_split(folder: Path, raw: RawDataset, photographs: list[Path], seeds: 
                 }
             )
         file_name = f"{image_id:05d}.png"
-        Image.fromarray(canvas).save(folder / file_name)
+        Image.fromarray(image).save(folder / file_name)
         background = photographs[chosen].name
         images.append({"id": image_id, "file_name": file_name, "width": size, "height": size, "background": background})
     categories = [{"id": label + 1, "name": name} for label, name in enumerate(raw.classes)]
-    info = {"description": "items pasted on photographs, made by tools/make_detection_canvas.py"}
+    info = {"description": "items pasted on photographs, made by tools/make_synthetic_detection_set.py"}
     return {"info": info, "images": images, "annotations": annotations, "categories": categories}

@@ -1,4 +1,4 @@
-"""One canvas: a crop of a photograph with grey items blended in, and the box of each."""
+"""One synthetic image: a crop of a photograph with grey items blended in, and the box of each."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,22 +7,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-# Grey values: up to CLEAR nothing of an item is seen (Fashion-MNIST has noise there), from OPAQUE on it covers.
+# Grey values up to CLEAR are transparent (Fashion-MNIST has noise there), those from OPAQUE on are opaque.
 CLEAR, OPAQUE = 16, 48
-# Sides of the items, and the smallest side of a background crop, as shares of the canvas and of the photograph.
+# Sides of the items, and the smallest side of a background crop, as shares of the image and of the photograph.
 SIDES = (0.15, 0.45)
 SMALLEST_CROP = 0.35
 BRIGHTNESS = (0.5, 1.0)
 MOST_ITEMS = 4
 TRIES = 20
-# Of the smaller of two boxes, how much may lie in the other; the IoU is then below it, too.
+# At most this share of the smaller of two boxes may lie in the other one; their IoU is then below it, too.
 COVERED = 0.1
 
 Box = tuple[int, int, int, int]
 
 
 class Item(NamedTuple):
-    """A grey image ``(H, W)`` uint8, 0-255, on black, and what it shows."""
+    """A grey image ``(H, W)``, uint8, 0-255, on black, with its label and id."""
 
     image: NDArray[np.uint8]
     label: int
@@ -30,19 +30,19 @@ class Item(NamedTuple):
 
 
 def cut_out(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Scales an item until its longer side is about ``side`` pixels, and cuts away what is clear around it.
+    """Scales an item to about ``side`` pixels on its longer side and crops away its transparent border.
 
     Args:
         image: ``(H, W)`` uint8, 0-255, the item on black.
         side: in pixels.
 
     Returns:
-        ``(h, w)`` uint8; each of its four border lines has a pixel above `CLEAR`. ``(0, 0)`` where nothing is above.
+        ``(h, w)`` uint8; each of its four border lines has a pixel above `CLEAR`. ``(0, 0)`` if no pixel is above it.
     """
     left, top, width, height = _extent(image > CLEAR)
     if width == 0:
         return image[:0, :0]
-    framed = Image.fromarray(np.pad(image, 1))  # a black frame: the border of the item fades out like the rest
+    framed = Image.fromarray(np.pad(image, 1))  # a black frame, so that edges that touch the border fade out too
     scale = side / max(width, height)
     size = [max(1, round(length * scale)) for length in framed.size]
     resized = np.asarray(framed.resize(size, Image.Resampling.BILINEAR))
@@ -50,29 +50,29 @@ def cut_out(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return resized[top : top + height, left : left + width]
 
 
-def paste(canvas: NDArray[np.uint8], item: NDArray[np.uint8], top: int, left: int, brightness: float) -> Box:
-    """Blends an item into the canvas, in place; dark parts of it let the background through.
+def paste(image: NDArray[np.uint8], item: NDArray[np.uint8], top: int, left: int, brightness: float) -> Box:
+    """Blends an item into an image, in place; the background shows through its dark parts.
 
     Args:
-        canvas: ``(H, W, 3)`` uint8, 0-255.
-        item: ``(h, w)`` uint8, 0-255; fits into the canvas at ``top``, ``left``.
-        top: the canvas row of the item's first row.
-        left: the canvas column of the item's first column.
+        image: ``(H, W, 3)`` uint8, 0-255.
+        item: ``(h, w)`` uint8, 0-255; fits into the image at ``top``, ``left``.
+        top: row of the item's first row.
+        left: column of the item's first column.
         brightness: multiplies the item's values, 0-1.
 
     Returns:
-        The smallest box around the pixels of the item that are blended in, as ``(x, y, width, height)``.
+        The smallest box around the pixels that were changed, as ``(x, y, width, height)``.
     """
     grey = item.astype(np.float64)
     alpha = np.clip((grey - CLEAR) / (OPAQUE - CLEAR), 0, 1)[:, :, None]
-    place = canvas[top : top + item.shape[0], left : left + item.shape[1]]
-    place[:] = np.rint(place * (1 - alpha) + grey[:, :, None] * brightness * alpha).astype(np.uint8)
+    region = image[top : top + item.shape[0], left : left + item.shape[1]]
+    region[:] = np.rint(region * (1 - alpha) + grey[:, :, None] * brightness * alpha).astype(np.uint8)
     x, y, width, height = _extent(alpha[:, :, 0] > 0)
     return left + x, top + y, width, height
 
 
 def crop_background(random: np.random.RandomState, photograph: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """A random square of a photograph ``(H, W, 3)`` uint8, scaled to ``(size, size, 3)`` uint8."""
+    """Returns a random square of a photograph ``(H, W, 3)`` uint8, scaled to ``(size, size, 3)`` uint8."""
     height, width = photograph.shape[:2]
     short = min(height, width)
     side = int(random.randint(round(SMALLEST_CROP * short), short + 1))
@@ -81,31 +81,31 @@ def crop_background(random: np.random.RandomState, photograph: NDArray[np.uint8]
     return np.array(square.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def compose(random: np.random.RandomState, canvas: NDArray[np.uint8], items: Sequence[Item]) -> list[tuple[Item, Box]]:
-    """Pastes up to `MOST_ITEMS` items at random places, sizes and brightness into a square canvas, in place.
+def compose(random: np.random.RandomState, image: NDArray[np.uint8], items: Sequence[Item]) -> list[tuple[Item, Box]]:
+    """Pastes up to `MOST_ITEMS` items into a square image, in place, with random position, size and brightness.
 
-    An item that finds no free place in `TRIES` tries is left out.
+    An item for which `TRIES` positions were all taken is left out.
 
     Args:
-        random: decides everything.
-        canvas: ``(S, S, 3)`` uint8, 0-255.
-        items: an object that gives items by index; one may be pasted twice.
+        random: source of all random numbers.
+        image: ``(S, S, 3)`` uint8, 0-255.
+        items: to choose from; one may be pasted twice.
 
     Returns:
-        What was pasted, with its box as ``(x, y, width, height)``.
+        The pasted items, each with its box as ``(x, y, width, height)``.
     """
-    size = len(canvas)
+    size = len(image)
     pasted: list[tuple[Item, Box]] = []
     for _ in range(int(random.randint(1, MOST_ITEMS + 1))):
         item = items[int(random.randint(len(items)))]
         side = int(random.randint(round(SIDES[0] * size), round(SIDES[1] * size) + 1))
         brightness = random.uniform(*BRIGHTNESS)
-        image = cut_out(item.image, side)
-        height, width = image.shape
-        for _ in range(TRIES if image.size else 0):
+        pixels = cut_out(item.image, side)
+        height, width = pixels.shape
+        for _ in range(TRIES if pixels.size else 0):
             top, left = int(random.randint(size - height + 1)), int(random.randint(size - width + 1))
             if all(_covered((left, top, width, height), box) <= COVERED for _, box in pasted):
-                pasted.append((item, paste(canvas, image, top, left, brightness)))
+                pasted.append((item, paste(image, pixels, top, left, brightness)))
                 break
     return pasted
 
@@ -118,7 +118,7 @@ def _covered(box: Box, other: Box) -> float:
 
 
 def _extent(mask: NDArray[np.bool_]) -> Box:
-    """The smallest box around the true pixels of ``(H, W)``; all zero where there is none."""
+    """Returns the smallest box around the true pixels of ``(H, W)``; all zero if there are none."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return 0, 0, 0, 0

@@ -1,45 +1,40 @@
-"""The transfer experiment: scores of detectors from a handed-over backbone and from random weights, side by side."""
+"""Results of the transfer experiment: detectors from a handed-over backbone and from random weights, side by side."""
 
-import json
 import math
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
-
-from imgcls.errors import UserError, UserFileNotFoundError
-from imgcls.report.curves import read_history
-from imgcls.report.figure import new_figure, save
-from transfer.detections import draw_image, drop_covered_labels
+from imgcls.errors import UserError
+from imgcls.report.curves import new_figure, read_history, save
+from transfer.detections import ADVICE, draw_detections, read_detections, read_test_set
 
 ARMS = {"handoff": "handed-over backbone", "random": "random weights"}
 METRICS = ("AP", "AP50")
 _COLUMNS, _ROWS = 4, 2
-# Boxes that are less sure than this would cover the image.
-_SCORE = 0.3
-_ADVICE = "run scripts/transfer_experiment.sh to its end"
 
 
 def read_scores(folder: Path) -> dict[str, dict[str, list[float]]]:
-    """``{"handoff": {"AP": [one a seed], "AP50": [...]}, "random": ...}``, 0 to 100, seeds in rising order.
+    """Returns ``{"handoff": {"AP": [one per seed], "AP50": [...]}, "random": ...}``, 0 to 100, in order of seeds.
+
+    Args:
+        folder: output of the experiment, with a folder ``handoff-SEED`` and ``random-SEED`` for each seed.
 
     Raises:
-        ValueError: a run is missing, has no result, or the two arms have other seeds.
+        UserError: a run is missing or has no result, or the two arms have different seeds.
     """
-    runs = {arm: _find_runs(folder, arm) for arm in ARMS}
+    runs = {arm: find_runs(folder, arm) for arm in ARMS}
     seeds = {arm: list(runs[arm]) for arm in ARMS}
     if not seeds["handoff"] or seeds["handoff"] != seeds["random"]:
         raise UserError(
             f"{folder} has runs handoff-{seeds['handoff']} and random-{seeds['random']}; "
-            f"the same seeds of both are wanted: {_ADVICE}"
+            f"expected the same seeds of both: {ADVICE}"
         )
-    results = {arm: [_last_result(run / "metrics.json") for run in runs[arm].values()] for arm in ARMS}
-    return {arm: {metric: [_score(run, metric) for run in results[arm]] for metric in METRICS} for arm in ARMS}
+    results = {arm: [last_result(run, "bbox/AP") for run in runs[arm].values()] for arm in ARMS}
+    return {arm: {metric: [_score(result, metric) for result in results[arm]] for metric in METRICS} for arm in ARMS}
 
 
 def table_rows(scores: dict[str, dict[str, list[float]]]) -> list[str]:
-    """A Markdown table: mean and standard deviation over the seeds, and each seed's value."""
+    """Returns a Markdown table: mean and standard deviation over the seeds, and the value of each seed."""
     rows = ["| detector from | AP | AP50 | AP by seed |", "|---|---|---|---|"]
     for arm, title in ARMS.items():
         cells = [_spread(scores[arm][metric]) for metric in METRICS]
@@ -47,58 +42,53 @@ def table_rows(scores: dict[str, dict[str, list[float]]]) -> list[str]:
     return rows
 
 
-def draw_detections(folder: Path, path: Path) -> Path:
-    """Draws the first test canvases with what each arm's first seed found.
+def draw_arms(folder: Path, path: Path) -> Path:
+    """Draws the first test images with the detections of each arm's first seed; returns ``path``.
 
     Args:
-        folder: of the experiment, as ``read_scores`` takes it.
+        folder: output of the experiment.
         path: the PNG to write.
 
     Raises:
-        ValueError: the canvases or the detections on them are not there.
+        UserError: the test set or the detections do not exist.
     """
-    records = DatasetCatalog.get("canvas_test")[: _COLUMNS * _ROWS]
-    names = MetadataCatalog.get("canvas_test").thing_classes
+    records, names = read_test_set()
     figure = new_figure(2.6 * _COLUMNS, 0.6 + 2.8 * _ROWS * len(ARMS))
     for part, arm in zip(figure.subfigures(len(ARMS), 1), ARMS, strict=True):
-        run, *_ = _find_runs(folder, arm).values()
-        found = _read_detections(run / "inference" / "coco_instances_results.json")
-        part.suptitle(f"{ARMS[arm]}: grey what is there, green found, red wrong")
+        run, *_ = find_runs(folder, arm).values()
+        found = read_detections(run)
+        part.suptitle(f"{ARMS[arm]}: true boxes white, right detections green, wrong ones red")
         for axes in part.subplots(_ROWS, _COLUMNS).flat:
             axes.set_axis_off()
         for axes, record in zip(part.axes, records, strict=False):
-            draw_image(axes, record, found.get(record["image_id"], []), names)
-    drop_covered_labels(figure)
+            axes.imshow(draw_detections(record, found.get(record["image_id"], []), names))
     return save(figure, path)
 
 
-def _find_runs(folder: Path, arm: str) -> dict[int, Path]:
-    """The folders of an arm's runs that have begun, by their seed."""
+def find_runs(folder: Path, arm: str) -> dict[int, Path]:
+    """Returns the folders of an arm's runs that have written metrics, by seed, in rising order."""
     runs = {path.parent.name.removeprefix(f"{arm}-"): path.parent for path in folder.glob(f"{arm}-*/metrics.json")}
     return dict(sorted((int(seed), run) for seed, run in runs.items() if seed.isdecimal()))
 
 
-def _last_result(path: Path) -> dict[str, float]:
-    results = [scalars for scalars in read_history(path).values() if "bbox/AP" in scalars]
+def last_result(run: Path, key: str) -> dict[str, float]:
+    """Returns the scalars of the last evaluation that has ``key``, and its ``"iteration"``.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = run / "metrics.json"
+    history = read_history(path).items()
+    results = [{**scalars, "iteration": iteration} for iteration, scalars in history if key in scalars]
     if not results:
-        raise UserError(f"{path}: has no result of an evaluation; {_ADVICE}")
+        raise UserError(f"{path}: has no result of an evaluation; {ADVICE}")
     return results[-1]
 
 
 def _score(result: dict[str, float], name: str) -> float:
-    """detectron2 writes NaN where nothing at all was detected; precision at every recall is 0 then."""
+    """Turns NaN, which detectron2 writes if nothing was detected at all, into a precision of 0."""
     value = result[f"bbox/{name}"]
     return 0.0 if math.isnan(value) else value
-
-
-def _read_detections(path: Path) -> dict[int, list[dict[str, Any]]]:
-    if not path.is_file():
-        raise UserFileNotFoundError(f"{path} is not there; {_ADVICE}")
-    by_image: dict[int, list[dict[str, Any]]] = {}
-    for box in json.loads(path.read_text(encoding="utf-8")):
-        if box["score"] >= _SCORE:
-            by_image.setdefault(box["image_id"], []).append(box)
-    return by_image
 
 
 def _spread(values: list[float]) -> str:

@@ -1,4 +1,4 @@
-"""What a canvas is made of: the items of a classification set, and the sample photographs of an installed package."""
+"""The items that are pasted, and the sample photographs of installed packages that they are pasted on."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -11,8 +11,8 @@ from imgcls.errors import UserError, UserFileNotFoundError
 
 ITEMS: dict[str, Callable[[str], RawDataset]] = {"fashion_mnist": read_fashion_mnist, "digits": read_digits}
 
-# Package, its folder of images, and the photographs of each split: no scene is in both. The first package that has
-# all of its files is taken. Nothing is fetched: these files lie in the installed packages themselves.
+# Package, its folder of images, and the photographs of each split, which share no scene. The first package that has
+# all of its files is used. Nothing is downloaded: the files are part of the installed packages.
 PHOTOGRAPHS = (
     (
         "skimage",
@@ -35,7 +35,7 @@ PHOTOGRAPHS = (
 
 
 def find_items() -> str:
-    """``"fashion_mnist"`` where that set is, ``"digits"`` where it is absent.
+    """Returns ``"fashion_mnist"`` if that set is installed, else ``"digits"``.
 
     Raises:
         UserError: the Fashion-MNIST files are damaged, or their PNG files cannot be written.
@@ -48,18 +48,18 @@ def find_items() -> str:
 
 
 def find_photographs() -> dict[str, list[Path]]:
-    """The photographs of each split, ``"train"`` and ``"test"``.
+    """Returns the photographs of each split, ``"train"`` and ``"test"``.
 
     Raises:
         UserError: neither scikit-image nor scikit-learn is installed with its sample photographs.
     """
     for package, folder, names in PHOTOGRAPHS:
-        spec = find_spec(package)  # importing scikit-image would take a second, and only its files are wanted
+        spec = find_spec(package)  # finds the files without the second that importing scikit-image takes
         for root in (spec.submodule_search_locations or ()) if spec else ():
             found = {split: [Path(root, folder, name) for name in names[split]] for split in names}
             if all(path.is_file() for paths in found.values() for path in paths):
                 return found
     raise UserError(
-        "the backgrounds of the canvas are the sample photographs of scikit-image or scikit-learn, and neither "
+        "the backgrounds are the sample photographs of scikit-image or scikit-learn, and neither "
         'is installed: pip install -e ".[demo]"'
     )

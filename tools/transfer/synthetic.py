@@ -1,6 +1,7 @@
-"""``canvas_train`` and ``canvas_test``: what ``tools/make_detection_canvas.py`` makes, for any detectron2 detector."""
+"""Registers ``synthetic_train`` and ``synthetic_test`` for detectron2's detectors."""
 
 from functools import partial
+from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
@@ -9,45 +10,51 @@ from detectron2.data.datasets import load_coco_json
 from imgcls.disk import datasets_root
 from imgcls.errors import UserFileNotFoundError
 
-NAMES = {f"canvas_{split}": split for split in ("train", "test")}
+NAMES = {f"synthetic_{split}": split for split in ("train", "test")}
 # What load_coco_json writes into the metadata.
 _LOADED = ("thing_classes", "thing_dataset_id_to_contiguous_id")
 
 
-class CanvasMetadata(Metadata):
-    """Follows ``DETECTRON2_DATASETS``: detectron2's own metadata would keep the paths of the import."""
+class SyntheticMetadata(Metadata):
+    """Metadata whose paths follow ``DETECTRON2_DATASETS``, instead of its value when the set was registered."""
 
     @property
     def json_file(self) -> str:
-        """The COCO annotations, whether or not they are there."""
-        return str(datasets_root() / "canvas" / f"{NAMES[self.name]}.json")
+        """Path of the COCO annotations, whether or not they exist."""
+        return str(default_folder() / f"{NAMES[self.name]}.json")
 
     @property
     def image_root(self) -> str:
-        """The folder of the images."""
-        return str(datasets_root() / "canvas" / NAMES[self.name])
+        """Folder of the images."""
+        return str(default_folder() / NAMES[self.name])
 
 
-def register_canvas() -> None:
-    """Puts both names into detectron2's catalogs without reading anything; a user's set of the same name stays."""
+def default_folder() -> Path:
+    """Returns the folder in which the registered set lies."""
+    return datasets_root() / "synthetic"
+
+
+def register_synthetic_set() -> None:
+    """Adds both names to detectron2's catalogs without reading files; a user's set of the same name is kept."""
     for name in NAMES:
         if name not in DatasetCatalog:
-            DatasetCatalog.register(name, partial(load_canvas, name))
-            MetadataCatalog[name] = CanvasMetadata(name=name, evaluator_type="coco")
+            DatasetCatalog.register(name, partial(load_synthetic_set, name))
+            MetadataCatalog[name] = SyntheticMetadata(name=name, evaluator_type="coco")
 
 
-def load_canvas(name: str) -> list[dict]:
-    """The records of ``canvas_train`` or ``canvas_test`` in detectron2's format for detection.
+def load_synthetic_set(name: str) -> list[dict]:
+    """Returns the records of ``synthetic_train`` or ``synthetic_test`` in detectron2's format for detection.
 
     Raises:
-        UserError: the set is not there; the message has the command that makes it.
+        UserError: the set does not exist; the message has the command that makes it.
     """
     metadata = MetadataCatalog.get(name)
-    path = datasets_root() / "canvas" / f"{NAMES[name]}.json"
+    path = Path(metadata.json_file)
     if not path.is_file():
         raise UserFileNotFoundError(
-            f"{path}: no such file; make it with: python tools/make_detection_canvas.py, or set DETECTRON2_DATASETS"
+            f"{path}: no such file; make it with python tools/make_synthetic_detection_set.py, or set "
+            "DETECTRON2_DATASETS"
         )
-    for key in _LOADED:  # another canvas was read before: metadata refuses a second, different value
+    for key in _LOADED:  # metadata refuses a second, different value, as of another DETECTRON2_DATASETS
         metadata.__dict__.pop(key, None)
     return load_coco_json(str(path), metadata.image_root, name)

@@ -1,4 +1,4 @@
-"""A few images, made once."""
+"""Images that all benchmark tests share."""
 
 from pathlib import Path
 

@@ -1,10 +1,12 @@
-"""Three ways to load a large set; here a small one."""
+"""Three ways to load a large data set, tested with a small one."""
 
 import json
+import sys
 
 import pytest
 from benchmark import index as module
-from benchmark.index import DETECTRON2, FILE, INDEX, JSON, race_index, write_records
+from benchmark.compare import Budget
+from benchmark.index import DETECTRON2, FILE, INDEX, JSON, compare_index, write_records
 from benchmark.index_probe import load_with_detectron2, load_with_imgcls
 
 from imgcls.data.catalog import get_dataset
@@ -12,7 +14,7 @@ from imgcls.data.readers.table_index import read_index
 from imgcls.errors import UserFileNotFoundError
 
 
-def test_the_file_is_like_imagenets(tmp_path):
+def test_the_file_has_the_form_of_imagenets(tmp_path):
     path = tmp_path / FILE
     write_records(path, 3000)
     records = json.loads(path.read_text())
@@ -27,20 +29,19 @@ def test_the_file_is_like_imagenets(tmp_path):
     assert len(get_dataset(f"json:{path}").classes) == 1000
 
 
-def test_three_ways_are_told_apart(tmp_path, monkeypatch):
-    """tests/tools/test_benchmark.py starts the real processes."""
+def test_each_candidate_is_probed_in_every_round(tmp_path, monkeypatch):
     write_records(tmp_path / FILE, 2000)
-    asked = []
+    calls = []
 
     def probe(how, path):
         raw = read_index(str(path))
-        asked.append((how, raw is not None))
+        calls.append((how, raw is not None))
         assert json.loads(path.read_text())[1999]["image_id"] == 2000
-        return {"seconds": len(asked), "kept": 0.0, "peak": 10 * len(asked), "worker": 5.0}
+        return {"seconds": len(calls), "kept": 0.0, "peak": 10 * len(calls), "worker": 5.0}
 
     monkeypatch.setattr(module, "_probe", probe)
-    tables = race_index(str(tmp_path), rounds=2)
-    assert asked == [("detectron2", False), ("imgcls", False), ("imgcls", True)] * 2
+    tables = compare_index(str(tmp_path), Budget(2))
+    assert calls == [("detectron2", False), ("imgcls", False), ("imgcls", True)] * 2
     assert [table.unit for table in tables] == ["s", "MB", "MB", "MB"]
     assert tables[0].values == {DETECTRON2: [1, 4], JSON: [2, 5], INDEX: [3, 6]}
     assert tables[2].values[INDEX] == [30, 60]
@@ -48,7 +49,18 @@ def test_three_ways_are_told_apart(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == [FILE]  # no index appears in the user's folder
 
 
-def test_the_probe_reads_the_same_records_in_both_ways(tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_the_probe_measures_in_a_process_of_its_own(tmp_path, monkeypatch):
+    """Whatever the working folder is, it finds this package and the benchmark."""
+    write_records(tmp_path / FILE, 1500)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    result = module._probe("imgcls", tmp_path / FILE)
+    assert set(result) == {"seconds", "kept", "peak", "worker"}
+    assert result["seconds"] > 0 and result["worker"] > 1
+
+
+def test_both_loading_functions_return_the_same_records(tmp_path):
     path = tmp_path / FILE
     write_records(path, 1500)
     theirs, ours = load_with_detectron2(str(path)), load_with_imgcls(str(path))
@@ -58,6 +70,6 @@ def test_the_probe_reads_the_same_records_in_both_ways(tmp_path):
         assert ours[index]["label"] == theirs[index]["label"]
 
 
-def test_a_folder_without_the_file_is_the_users(tmp_path):
-    with pytest.raises(UserFileNotFoundError, match=rf"--data {tmp_path}: has no {FILE}"):
-        race_index(str(tmp_path), rounds=1)
+def test_a_folder_without_the_file_is_refused(tmp_path):
+    with pytest.raises(UserFileNotFoundError, match=rf"--data {tmp_path}: no {FILE}"):
+        compare_index(str(tmp_path), Budget(1))

@@ -1,19 +1,20 @@
-"""The race of inference: candidates, and that all of ours say the same of the same images."""
+"""Comparison of inference: all of our candidates return the same logits for the same images."""
 
 import pytest
 import torch
 from benchmark import infer as module
-from benchmark.infer import PLAIN, race_inference
+from benchmark.compare import Budget
+from benchmark.infer import EAGER, compare_inference
 from benchmark.networks import our_network
 
 
 @pytest.mark.parametrize("width", [0.25, 1.0])
-def test_all_ways_beside_plain_eager(images, width, monkeypatch):
-    monkeypatch.setattr(module, "_IMAGES", 2)
-    table = race_inference(images, width, batch=1, rounds=1)
-    names = [PLAIN, "imgcls, channels_last", "imgcls, channels_last, folded"]
+def test_candidates_are_compared_to_plain_eager(images, width, monkeypatch):
+    monkeypatch.setattr(module, "_IMAGES", 1)
+    table = compare_inference(images, width, batch=1, budget=Budget(1))
+    names = [EAGER, "imgcls, channels_last", "imgcls, channels_last, folded"]
     assert list(table.values) == [*names, *["timm mobilenetv1_100"] * (width == 1.0)]
-    assert table.references == [PLAIN]
+    assert table.references == [EAGER]
 
 
 def test_all_of_ours_give_the_same_logits_without_a_graph(images, monkeypatch):
@@ -35,7 +36,7 @@ def test_all_of_ours_give_the_same_logits_without_a_graph(images, monkeypatch):
     monkeypatch.setattr(module, "_call", spy)
     monkeypatch.setattr(module, "our_network", build)
     monkeypatch.setattr(module, "_IMAGES", 1)
-    race_inference(images, 0.25, batch=2, rounds=1)
+    compare_inference(images, 0.25, batch=2, budget=Budget(1))
     assert set(formats) == {torch.contiguous_format, torch.channels_last}
     assert len(logits) == 6 and all(result.shape == (2, 1000) and result.is_inference() for result in logits)
     for result in logits[1:]:

@@ -1,12 +1,8 @@
-"""What is compared is the same network in kind, on the same images."""
+"""The compared networks have the same architecture and get the same images."""
 
-import pytest
 import torch
-from benchmark import peers
 from benchmark.networks import normalised, our_network, read_batch, timm_network
 from benchmark.peers import MEAN, STD
-
-from imgcls.errors import UserError
 
 
 def test_both_have_the_papers_parameters():
@@ -31,9 +27,3 @@ def test_normalised_is_what_timms_loader_does():
     result = normalised(images)
     assert torch.allclose(result[1, :, 2, 2], (0.2 - torch.tensor(MEAN)) / torch.tensor(STD))
     assert result.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_without_timm_the_message_has_the_command(monkeypatch):
-    monkeypatch.setattr(peers, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install -e .*timm"):
-        timm_network()

@@ -1,4 +1,4 @@
-"""The peers deliver what their users train on: they are not weakened, and not fed something else."""
+"""The peers deliver what their users train on, from the same files."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from imgcls.errors import UserError
 
 @pytest.fixture
 def plain(tmp_path):
-    """Images of one colour: whatever part is cropped, what comes out is known."""
+    """Images of one colour, so that every crop has known pixels."""
     for name, colour in {"a": (200, 100, 50), "b": (10, 20, 30)}.items():
         (tmp_path / name).mkdir()
         Image.new("RGB", (320, 240), colour).save(tmp_path / name / "0.jpg", quality=95)
@@ -41,7 +41,7 @@ def test_torchvision_crops_and_flips_at_random(images):
         assert not torch.equal(dataset[0][0], dataset[0][0])
 
 
-def test_torchvisions_two_pipelines_do_the_same_to_a_image(images):
+def test_both_torchvision_pipelines_give_the_same_pixels(images):
     """One crop of one image: Pillow's and torch's antialiased resizing agree to rounding."""
     results = []
     for make in (torchvision_reference, torchvision_v2):

@@ -1,23 +1,23 @@
-"""Figures as they are printed, written and drawn."""
+"""Figures as text, JSON and bars."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from benchmark.machine import describe_machine
-from benchmark.race import Table
+from benchmark.compare import Table
 from benchmark.report import Report, table_lines, write_report
 from PIL import Image
 
 from imgcls.errors import UserError
 
-RACE = Table("race", "images/s", {"imgcls": [300, 400, 500], "peer": [100, 100, 250]}, ["peer"])
+SPEED = Table("speed", "images/s", {"imgcls": [300, 400, 500], "peer": [100, 100, 250]}, ["peer"])
 PLAIN = Table("memory", "MB", {"imgcls": [0.0], "peer": [0.123]})
 
 
-def test_the_json_has_what_the_ratios_are_made_of(tmp_path, capsys):
+def test_the_json_has_every_round_and_the_ratios(tmp_path, capsys):
     path = tmp_path / "deep" / "out.json"
-    write_report(Report("input", [RACE, PLAIN], {"level": 0.25}), {"cores": 2}, path)
+    write_report(Report("input", [SPEED, PLAIN], {"level": 0.25}), {"cores": 2}, path)
     content = json.loads(path.read_text())
     assert (content["what"], content["machine"], content["facts"]) == ("input", {"cores": 2}, {"level": 0.25})
     ours, peer = content["tables"][0]["rows"]
@@ -30,8 +30,8 @@ def test_the_json_has_what_the_ratios_are_made_of(tmp_path, capsys):
     assert "level: 0.25" in out and "machine: cores 2" in out and str(path) in out
 
 
-def test_bars_are_drawn_beside_it(tmp_path):
-    write_report(Report("input", [RACE, PLAIN]), {}, tmp_path / "out.json")
+def test_bars_are_drawn_next_to_it(tmp_path):
+    write_report(Report("input", [SPEED, PLAIN]), {}, tmp_path / "out.json")
     with Image.open(tmp_path / "out.png") as image:
         assert image.format == "PNG" and image.width > 500 and image.height > 200
         colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 24)}
@@ -39,26 +39,19 @@ def test_bars_are_drawn_beside_it(tmp_path):
 
 
 def test_a_line_has_median_quartiles_and_ratio():
-    lines = table_lines(RACE)
-    assert lines[0].split() == ["race", "images/s", "quartiles", "x", "peer"]
+    lines = table_lines(SPEED)
+    assert lines[0].split() == ["speed", "images/s", "quartiles", "x", "peer"]
     assert lines[1].split() == ["imgcls", "400", "350", "-", "450", "3.00", "(2.50", "-", "3.50)"]
     assert lines[2].split() == ["peer", "100", "100", "-", "175", "1.00", "(1.00", "-", "1.00)"]
     assert lines[3] == "rounds: 3"
+    assert table_lines(replace(SPEED, planned=3))[3] == "rounds: 3"
+    assert table_lines(replace(SPEED, planned=9))[3] == "rounds: 3 of 9; the time was up (--minutes)"
     assert len({len(line) for line in lines[:3]}) == 1
     assert "0.123" in table_lines(PLAIN)[2]
     assert "0.012 (0.012 - 0.012)" in table_lines(Table("load", "s", {"a": [0.012], "b": [1]}, ["b"]))[1]
 
 
-def test_a_place_that_cannot_be_written_is_the_users(tmp_path):
+def test_a_path_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        write_report(Report("input", [RACE]), {}, tmp_path / "file" / "out.json")
-
-
-def test_the_machine_names_cores_and_versions():
-    told = describe_machine()
-    assert told["cores"] >= 1 and told["processor"]
-    import torch
-
-    assert told["torch"].startswith(torch.__version__.split("+")[0])
-    assert {"Python", "OpenCV", "torchvision", "detectron2", "timm", "Pillow", "load before"} <= set(told)
+        write_report(Report("input", [SPEED]), {}, tmp_path / "file" / "out.json")

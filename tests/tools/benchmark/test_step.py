@@ -1,20 +1,26 @@
-"""The race of training steps: candidates, and that each of them trains."""
+"""Comparison of training steps: the candidates, and that each of them trains."""
 
+from argparse import Namespace
+
+import pytest
 import torch
 from benchmark import step as module
+from benchmark.compare import Budget
 from benchmark.networks import our_network, read_batch
-from benchmark.step import our_step, race_steps, timm_step
+from benchmark.step import compare_steps, our_step, timm_step
 
 
-def test_ours_beside_the_same_contiguous(images, monkeypatch):
+def test_ours_is_compared_to_the_same_step_on_contiguous_tensors(images, monkeypatch):
     monkeypatch.setattr(module, "_STEPS", {})
-    table = race_steps(images, 0.25, rounds=2, batch=2, compiled=False)
+    table = compare_steps(images, 0.25, Budget(1), batch=2)
     assert list(table.values) == ["imgcls", "imgcls, contiguous"]
     assert table.references == ["imgcls, contiguous"]
 
 
-def test_at_width_1_beside_timms_too(images):
-    table = race_steps(images, 1.0, rounds=1, batch=2, compiled=False)
+def test_at_width_1_timm_takes_part(images, monkeypatch):
+    monkeypatch.setattr(module, "our_step", lambda *_, **__: lambda: None)
+    monkeypatch.setattr(module, "timm_step", lambda data: lambda: None)
+    table = compare_steps(images, 1.0, budget=Budget(1), batch=2)
     assert list(table.values) == ["imgcls", "imgcls, contiguous", "timm mobilenetv1_100"]
     assert table.references == ["imgcls, contiguous", "timm mobilenetv1_100"]
 
@@ -40,3 +46,22 @@ def test_timms_step_trains_its_network(images, monkeypatch):
     before = made[0].classifier.weight.detach().clone()
     step()
     assert made[0].training and not torch.equal(made[0].classifier.weight, before)
+
+
+def test_the_compiled_step_is_compared_to_the_eager_one_too(images, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "our_step", lambda data, width, **changes: asked.append(changes) or (lambda: None))
+    table = compare_steps(images, 0.25, Budget(1), batch=2, compiled=True)
+    assert list(table.values) == ["imgcls", "imgcls, contiguous", "imgcls, compiled"]
+    assert table.references == ["imgcls, contiguous", "imgcls"]
+    assert asked[-1] == {"MODEL__COMPILE": True}
+
+
+@pytest.mark.parametrize("minutes", [5, 1e-9])
+def test_compiling_the_wider_network_is_left_out_if_there_is_no_time(images, monkeypatch, minutes):
+    monkeypatch.setattr(module, "our_step", lambda *_, **__: lambda: None)
+    monkeypatch.setattr(module, "timm_step", lambda data: lambda: None)
+    monkeypatch.setattr(module, "BATCH", 2)
+    report = module.measure_compiled(Namespace(data=str(images), rounds=1, minutes=minutes))
+    assert len(report.tables) == (2 if minutes == 5 else 1)
+    assert list(report.facts) == ([] if minutes == 5 else ["width 1.0"])

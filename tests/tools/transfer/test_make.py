@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 from transfer import make
-from transfer.make import make_canvas
+from transfer.make import make_detection_set
 
 from imgcls.data.catalog import get_dataset
 from imgcls.errors import UserError
@@ -17,7 +17,7 @@ SPLITS = {"train": 6, "test": 3}
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    return tmp_path_factory.mktemp("canvas tests")
+    return tmp_path_factory.mktemp("synthetic tests")
 
 
 @pytest.fixture(autouse=True)
@@ -27,21 +27,21 @@ def root(shared, monkeypatch):
 
 
 @pytest.fixture
-def canvas(shared):
+def small_set(shared):
     """The small set; no test changes it."""
-    make_canvas(shared / "small", **SMALL)
+    make_detection_set(shared / "small", **SMALL)
     return shared / "small"
 
 
 @pytest.fixture
 def flat(tmp_path, monkeypatch):
-    """``flat(255)``: a set with one-coloured photographs, and else the same random numbers."""
+    """``flat(255)``: a set on photographs of one colour; the random numbers do not depend on the colour."""
 
     def write(colour):
         photographs = {split: [tmp_path / f"{colour}.png"] for split in SPLITS}
         Image.new("RGB", (200, 150), (colour,) * 3).save(photographs["train"][0])
         monkeypatch.setattr(make, "find_photographs", lambda: photographs)
-        make_canvas(tmp_path / str(colour), "digits", train=25, test=5, size=96)
+        make_detection_set(tmp_path / str(colour), "digits", train=16, test=4, size=96)
         return tmp_path / str(colour)
 
     return write
@@ -59,9 +59,9 @@ def files(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_coco_files(canvas):
+def test_coco_files(small_set):
     for split, count in SPLITS.items():
-        coco = COCO(str(canvas / f"{split}.json"))
+        coco = COCO(str(small_set / f"{split}.json"))
         assert coco.getImgIds() == list(range(1, count + 1))
         assert [(c["id"], c["name"]) for c in coco.loadCats(coco.getCatIds())] == [(i + 1, str(i)) for i in range(10)]
         assert coco.getAnnIds() == list(range(1, len(coco.anns) + 1))
@@ -71,12 +71,12 @@ def test_coco_files(canvas):
             assert (annotation["area"], annotation["iscrowd"]) == (width * height, 0)
         for image in coco.imgs.values():
             assert (image["width"], image["height"]) == (96, 96)
-            assert pixels(canvas, split, image).shape == (96, 96, 3)
-        assert len(os.listdir(canvas / split)) == count
+            assert pixels(small_set, split, image).shape == (96, 96, 3)
+        assert len(os.listdir(small_set / split)) == count
 
 
 def test_boxes_are_exact(flat):
-    """On white and on black every pixel of an item shows on one of them."""
+    """Every pixel of an item is visible on white or on black."""
     white, black = flat(255), flat(0)
     alone = 0
     for split in SPLITS:
@@ -99,7 +99,7 @@ def test_boxes_are_exact(flat):
     assert alone >= 3
 
 
-def test_what_is_pasted_is_the_item_that_is_named(flat):
+def test_annotations_name_the_item_that_is_pasted(flat):
     black = flat(0)
     coco = content(black, "train")
     items = {record["image_id"]: record for record in get_dataset("digits_train").records}
@@ -119,71 +119,73 @@ def test_what_is_pasted_is_the_item_that_is_named(flat):
     assert 0.4 < min(shares) < 0.65 and 0.85 < max(shares) <= 1
 
 
-def test_splits_share_no_item_and_no_background(canvas):
+def test_splits_share_no_item_and_no_background(small_set):
     backgrounds = {}
     for split in SPLITS:
-        coco = content(canvas, split)
+        coco = content(small_set, split)
         known = {record["image_id"] for record in get_dataset(f"digits_{split}").records}
         assert {annotation["item"] for annotation in coco["annotations"]} <= known
         backgrounds[split] = {image["background"] for image in coco["images"]}
     assert not backgrounds["train"] & backgrounds["test"]
-    note = json.loads((canvas / "canvas.json").read_text())
+    note = json.loads((small_set / "synthetic.json").read_text())
     assert all(backgrounds[split] <= set(note["backgrounds"][split]) for split in SPLITS)
 
 
-def test_images_differ_and_show_the_photograph(canvas):
-    images = [pixels(canvas, split, image) for split in SPLITS for image in content(canvas, split)["images"]]
+def test_images_differ_and_show_the_photograph(small_set):
+    images = [pixels(small_set, split, image) for split in SPLITS for image in content(small_set, split)["images"]]
     assert len({image.tobytes() for image in images}) == 9
     assert all(len(np.unique(image.reshape(-1, 3), axis=0)) > 40 for image in images)
 
 
-def test_the_same_arguments_give_the_same_bytes(canvas, tmp_path):
-    assert make_canvas(tmp_path / "again", **SMALL)
-    assert files(tmp_path / "again") == files(canvas)
-    make_canvas(tmp_path / "other", **SMALL, seed=1)
-    assert files(tmp_path / "other")["train/00001.png"] != files(canvas)["train/00001.png"]
+def test_the_same_arguments_give_the_same_bytes(small_set, tmp_path):
+    assert make_detection_set(tmp_path / "again", **SMALL)
+    assert files(tmp_path / "again") == files(small_set)
+    make_detection_set(tmp_path / "other", **SMALL, seed=1)
+    assert files(tmp_path / "other")["train/00001.png"] != files(small_set)["train/00001.png"]
 
 
-def test_more_images_leave_the_first_ones_as_they_are(canvas, tmp_path):
-    make_canvas(tmp_path / "more", **{**SMALL, "train": 8})
-    more, few = files(tmp_path / "more"), files(canvas)
+def test_the_first_images_do_not_depend_on_their_number(small_set, tmp_path):
+    make_detection_set(tmp_path / "more", **{**SMALL, "train": 8})
+    more, few = files(tmp_path / "more"), files(small_set)
     assert all(more[name] == few[name] for name in few if name.endswith(".png"))
 
 
-def test_the_same_set_is_not_written_again(canvas):
-    before = {path: path.stat().st_mtime_ns for path in canvas.rglob("*")}
-    assert make_canvas(canvas, **SMALL) is False
-    assert {path: path.stat().st_mtime_ns for path in canvas.rglob("*")} == before
+def test_the_same_set_is_not_written_again(small_set):
+    before = {path: path.stat().st_mtime_ns for path in small_set.rglob("*")}
+    assert make_detection_set(small_set, **SMALL) is False
+    assert {path: path.stat().st_mtime_ns for path in small_set.rglob("*")} == before
 
 
-def test_another_set_is_not_overwritten(canvas):
-    before = files(canvas)
-    with pytest.raises(UserError, match=r"small: holds another set \(size 96, not 128; seed 0, not 5\); remove it, or"):
-        make_canvas(canvas, **{**SMALL, "size": 128}, seed=5)
-    assert files(canvas) == before
+def test_another_set_is_not_overwritten(small_set):
+    before = files(small_set)
+    with pytest.raises(
+        UserError, match=r"small holds another set \(size is 96, not 128; seed is 0, not 5\); remove it, or"
+    ):
+        make_detection_set(small_set, **{**SMALL, "size": 128}, seed=5)
+    assert files(small_set) == before
 
 
 def test_other_files_are_not_overwritten(tmp_path):
     (tmp_path / "mine").write_text("")
-    with pytest.raises(UserError, match=r"is not empty and has no canvas\.json; name a new or empty folder"):
-        make_canvas(tmp_path, **SMALL)
-    with pytest.raises(UserError, match="mine: is a file; name a new or empty folder"):
-        make_canvas(tmp_path / "mine", **SMALL)
+    with pytest.raises(UserError, match=r"is not empty and has no synthetic\.json; name a new or empty folder"):
+        make_detection_set(tmp_path, **SMALL)
+    with pytest.raises(UserError, match="mine is a file; name a new or empty folder"):
+        make_detection_set(tmp_path / "mine", **SMALL)
     assert os.listdir(tmp_path) == ["mine"]
 
 
-def test_an_empty_folder_is_taken(tmp_path, monkeypatch):
+def test_an_empty_folder_is_used(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert make_canvas(make.Path("empty"), **SMALL)
-    assert sorted(os.listdir("empty")) == ["canvas.json", "test", "test.json", "train", "train.json"]
+    assert make_detection_set(make.Path("empty"), **SMALL)
+    assert sorted(os.listdir("empty")) == ["synthetic.json", "test", "test.json", "train", "train.json"]
     assert os.listdir(tmp_path) == ["empty"]
 
 
-def test_a_folder_that_cannot_be_written(tmp_path):
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"out: cannot be written .*name a folder that you can write"):
-        make_canvas(tmp_path / "file" / "out", **SMALL)
+        make_detection_set(tmp_path / "file" / "out", **SMALL)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         ({"seed": 2**32}, "seed is 4294967296; allowed: 0 to 4294967295"),
     ],
 )
-def test_arguments_out_of_range(tmp_path, wrong, message):
+def test_arguments_out_of_range_are_refused(tmp_path, wrong, message):
     with pytest.raises(UserError, match=f"^{message}$"):
-        make_canvas(tmp_path / "out", **{**SMALL, **wrong})
+        make_detection_set(tmp_path / "out", **{**SMALL, **wrong})
     assert not (tmp_path / "out").exists()

@@ -17,13 +17,13 @@ def blob(width, height, seed=0):
 
 
 def changed(item, top, left, brightness, size=120):
-    """Which pixels `paste` touches: on white or on black each of them shows."""
+    """Which pixels `paste` changes: each of them is visible on white or on black."""
     seen = np.zeros((size, size), bool)
     boxes = set()
     for colour in (0, 255):
-        canvas = np.full((size, size, 3), colour, np.uint8)
-        boxes.add(paste(canvas, item, top, left, brightness))
-        seen |= (canvas != colour).any(2)
+        image = np.full((size, size, 3), colour, np.uint8)
+        boxes.add(paste(image, item, top, left, brightness))
+        seen |= (image != colour).any(2)
     assert len(boxes) == 1
     return seen, boxes.pop()
 
@@ -36,7 +36,7 @@ def hull(seen):
 @pytest.mark.parametrize("side", [10, 24, 43, 72])
 @pytest.mark.parametrize(("width", "height"), [(26, 24), (8, 24), (26, 6)])
 @pytest.mark.parametrize("brightness", [0.5, 1.0])
-def test_the_box_is_what_has_changed(side, width, height, brightness):
+def test_the_box_contains_exactly_the_changed_pixels(side, width, height, brightness):
     item = cut_out(blob(width, height), side)
     seen, box = changed(item, 31, 17, brightness)
     assert box == hull(seen) == (17, 31, item.shape[1], item.shape[0])
@@ -44,7 +44,7 @@ def test_the_box_is_what_has_changed(side, width, height, brightness):
     assert min(item.shape) / max(item.shape) == pytest.approx(min(width, height) / max(width, height), abs=0.25)
 
 
-def test_the_box_leaves_out_what_is_clear_around_the_item():
+def test_the_box_leaves_out_a_transparent_border():
     item = np.full((30, 40), module.CLEAR, np.uint8)
     item[5:12, 8:29] = 200
     seen, box = changed(item, 50, 60, 1.0)
@@ -52,21 +52,21 @@ def test_the_box_leaves_out_what_is_clear_around_the_item():
 
 
 def test_pixels_are_blended():
-    """Clear: the background; opaque: the item times its brightness; half way between: half of each."""
+    """Transparent: the background; opaque: the item times its brightness; halfway: half of each."""
     half = (module.CLEAR + module.OPAQUE) // 2
-    canvas = np.zeros((1, 4, 3), np.uint8)
-    canvas[:] = (200, 100, 0)
-    paste(canvas, np.array([[0, half, 255, 100]], np.uint8), 0, 0, 0.8)
+    image = np.zeros((1, 4, 3), np.uint8)
+    image[:] = (200, 100, 0)
+    paste(image, np.array([[0, half, 255, 100]], np.uint8), 0, 0, 0.8)
     mixed = [round(0.5 * colour + 0.5 * half * 0.8) for colour in (200, 100, 0)]
-    assert canvas[0].tolist() == [[200, 100, 0], mixed, [204] * 3, [80] * 3]
+    assert image[0].tolist() == [[200, 100, 0], mixed, [204] * 3, [80] * 3]
 
 
-def test_nothing_is_left_of_a_blank_image():
+def test_a_blank_item_is_not_pasted():
     assert cut_out(np.full((28, 28), module.CLEAR, np.uint8), 40).size == 0
-    canvas = np.full((96, 96, 3), 7, np.uint8)
+    image = np.full((96, 96, 3), 7, np.uint8)
     blank = [Item(np.zeros((28, 28), np.uint8), 0, 0)]
-    assert all(compose(np.random.RandomState(seed), canvas, blank) == [] for seed in range(5))
-    assert (canvas == 7).all()
+    assert all(compose(np.random.RandomState(seed), image, blank) == [] for seed in range(5))
+    assert (image == 7).all()
 
 
 def ious(boxes):
@@ -77,11 +77,11 @@ def ious(boxes):
 ITEMS = [Item(blob(w, h, seed), seed, 100 + seed) for seed, (w, h) in enumerate([(26, 24), (8, 24), (26, 6)])]
 
 
-def test_items_are_many_inside_and_apart():
+def test_one_to_four_items_lie_inside_and_apart():
     counts, chosen, sides = set(), set(), []
     for seed in range(150):
-        canvas = np.zeros((160, 160, 3), np.uint8)
-        pasted = compose(np.random.RandomState(seed), canvas, ITEMS)
+        image = np.zeros((160, 160, 3), np.uint8)
+        pasted = compose(np.random.RandomState(seed), image, ITEMS)
         boxes = [box for _, box in pasted]
         assert all(x >= 0 and y >= 0 and x + w <= 160 and y + h <= 160 for x, y, w, h in boxes)
         assert ious(boxes).max() <= 0.1
@@ -93,17 +93,17 @@ def test_items_are_many_inside_and_apart():
     assert 20 <= min(sides) <= 30 and 66 <= max(sides) <= 76
 
 
-def test_an_item_without_a_free_place_is_left_out(monkeypatch):
+def test_an_item_without_free_space_is_left_out(monkeypatch):
     monkeypatch.setattr(module, "SIDES", (0.45, 0.45))
     monkeypatch.setattr(module, "MOST_ITEMS", 60)
-    canvas = np.zeros((100, 100, 3), np.uint8)
-    boxes = [box for _, box in compose(np.random.RandomState(3), canvas, ITEMS[:1])]
+    image = np.zeros((100, 100, 3), np.uint8)
+    boxes = [box for _, box in compose(np.random.RandomState(3), image, ITEMS[:1])]
     assert 2 <= len(boxes) <= 7
     assert ious(boxes).max() <= 0.1
 
 
-def test_a_small_box_is_not_hidden_in_a_large_one():
-    """Its IoU is only 0.05."""
+def test_overlap_is_relative_to_the_smaller_box():
+    """The IoU of the first pair is only 0.05."""
     assert module._covered((10, 10, 10, 10), (0, 0, 45, 45)) == 1
     assert module._covered((0, 0, 10, 10), (9, 5, 100, 100)) == pytest.approx(0.05)
     assert module._covered((0, 0, 10, 10), (10, 0, 10, 10)) == 0
@@ -111,7 +111,7 @@ def test_a_small_box_is_not_hidden_in_a_large_one():
 
 
 def test_a_background_is_a_square_of_the_photograph():
-    """Red grows to the right and green downwards, both by one in two pixels: how much says which square it is."""
+    """Red grows to the right and green downwards, by one in two pixels, so the colours show which square it is."""
     y, x = np.mgrid[:300, :500]
     photograph = np.stack([x // 2, y // 2, 0 * x], 2).astype(np.uint8)
     sides = []

@@ -1,4 +1,4 @@
-"""Mistakes of its user; tests/scripts/test_transfer_experiment.py has what it prints of an experiment."""
+"""Mistakes on the command line; tests/scripts/test_transfer_experiment.py runs it on an experiment."""
 
 import json
 

@@ -12,7 +12,7 @@ from imgcls.errors import UserError
 
 
 def install(monkeypatch, folder, *packages):
-    """Makes these packages be there, with all their photographs, and the others not."""
+    """Makes only these packages appear installed, with all their photographs."""
     for package, below, names in PHOTOGRAPHS:
         if package in packages:
             (folder / package / below).mkdir(parents=True)
@@ -36,13 +36,13 @@ def test_the_installed_photographs(monkeypatch, index):
         assert any((photograph[:, :, 0] != photograph[:, :, 2]).mean() > 0.5 for photograph in photographs)
 
 
-def test_scikit_image_comes_first(monkeypatch, tmp_path):
+def test_scikit_image_is_preferred(monkeypatch, tmp_path):
     install(monkeypatch, tmp_path, "skimage", "sklearn")
     assert find_photographs()["train"][0] == tmp_path / "skimage" / "data" / "astronaut.png"
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_scikit_learn_where_the_other_is_not_whole(monkeypatch, tmp_path, damaged):
+def test_scikit_learn_is_used_if_scikit_image_is_incomplete(monkeypatch, tmp_path, damaged):
     install(monkeypatch, tmp_path, "sklearn", *(["skimage"] if damaged else []))
     if damaged:
         (tmp_path / "skimage" / "data" / "chelsea.png").unlink()
@@ -50,13 +50,13 @@ def test_scikit_learn_where_the_other_is_not_whole(monkeypatch, tmp_path, damage
     assert find_photographs() == {"train": [folder / "china.jpg"], "test": [folder / "flower.jpg"]}
 
 
-def test_without_any_photographs(monkeypatch, tmp_path):
+def test_without_photographs_the_message_has_the_command(monkeypatch, tmp_path):
     install(monkeypatch, tmp_path)
     with pytest.raises(UserError, match=r'scikit-image or scikit-learn, and neither .*pip install -e "\.\[demo\]"'):
         find_photographs()
 
 
-def test_items_are_digits_where_fashion_mnist_is_absent(tmp_path, monkeypatch):
+def test_items_are_digits_if_fashion_mnist_is_absent(tmp_path, monkeypatch):
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "debian")
     assert find_items() == "digits"
     folder = tmp_path / "datasets" / "imgcls" / "fashion_mnist"

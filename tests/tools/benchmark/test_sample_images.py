@@ -1,4 +1,4 @@
-"""The set that the benchmark makes, and what it refuses."""
+"""The images that the benchmark makes, and the folders that it refuses."""
 
 import importlib.util
 import io
@@ -11,11 +11,11 @@ from PIL import Image
 from imgcls.errors import UserError, UserFileNotFoundError
 
 
-def test_jpegs_of_500x375_at_quality_95_in_a_class_a_photograph(images):
+def test_jpegs_of_500x375_at_quality_95_with_one_class_per_photograph(images):
     files = sorted(images.rglob("*.jpg"))
     assert len(files) == 16 and len({file.parent.name for file in files}) == 8
     assert {"astronaut", "china"} <= {file.parent.name for file in files}  # of both packages
-    assert "brick" not in {file.parent.name for file in files}  # grey, and no user's set is
+    assert "brick" not in {file.parent.name for file in files}  # grey, unlike users' images
     out = io.BytesIO()
     Image.new("RGB", (8, 8)).save(out, "JPEG", quality=95)
     for file in files:
@@ -24,7 +24,7 @@ def test_jpegs_of_500x375_at_quality_95_in_a_class_a_photograph(images):
         assert image.quantization == Image.open(out).quantization
 
 
-def test_the_same_bytes_every_time(images, tmp_path):
+def test_the_bytes_are_the_same_every_time(images, tmp_path):
     make_images(tmp_path, 16)
     for file in images.rglob("*.jpg"):
         assert (tmp_path / file.relative_to(images)).read_bytes() == file.read_bytes()
@@ -40,7 +40,7 @@ def test_the_default_set_is_written_once(tmp_path, monkeypatch):
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("*.jpg")} == times
 
 
-def test_it_has_500_images_or_more():
+def test_the_default_is_500_images_or_more():
     assert module.COUNT >= 500
 
 
@@ -48,27 +48,27 @@ def test_it_has_500_images_or_more():
 def test_without_the_photographs_the_message_has_the_command(package, monkeypatch, tmp_path):
     real = importlib.util.find_spec
     monkeypatch.setattr(module, "find_spec", lambda name: None if name == package else real(name))
-    with pytest.raises(UserError, match=rf"{package} has none here: pip install -e .*demo.*--data"):
+    with pytest.raises(UserError, match=rf"{package} has none: pip install -e .*demo.*--data"):
         make_images(tmp_path, 1)
 
 
-def test_a_users_folder_is_taken_as_it_is(images):
+def test_a_users_folder_is_used_as_it_is(images):
     assert find_images(str(images)) == images
 
 
-def test_they_are_counted_and_weighed(images):
-    told = describe_images(images)
-    assert told["images"] == 16
+def test_their_number_and_mean_size_are_reported(images):
+    facts = describe_images(images)
+    assert facts["images"] == 16
     total = sum(len(file.read_bytes()) for file in images.rglob("*.jpg"))
-    assert told["KiB an image"] == pytest.approx(total / 16 / 1024, abs=0.06)
+    assert facts["KiB an image"] == pytest.approx(total / 16 / 1024, abs=0.06)
 
 
-def test_a_users_folder_must_be_there_and_hold_jpegs(tmp_path, write_folder):
+def test_a_users_folder_must_exist_and_hold_jpegs(tmp_path, write_folder):
     with pytest.raises(UserFileNotFoundError, match="none: no such folder"):
         find_images(str(tmp_path / "none"))
     (tmp_path / "empty" / "class").mkdir(parents=True)
     with pytest.raises(UserError, match="no images"):
         find_images(str(tmp_path / "empty"))
     folder = write_folder(tmp_path / "png", {"a": 1})
-    with pytest.raises(UserError, match=rf"--data {folder}: has .*0\.png; .*JPEG"):
+    with pytest.raises(UserError, match=rf"--data {folder}: .*0\.png is no JPEG file"):
         find_images(str(folder))

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""train_net_builtin.py with the synthetic detection set registered: the same arguments."""
+"""Runs train_net_builtin.py, with the same arguments, after registering the synthetic detection set."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
 
-import transfer  # noqa: F401  (registers canvas_train and canvas_test)
+import transfer  # noqa: F401  (registers synthetic_train and synthetic_test)
 
 from imgcls.cli.train import main
 
