@@ -95,7 +95,7 @@ def test_transfer_experiment_does_not_repeat_finished_runs(checkout):
     lines = run("bash", "scripts/transfer_experiment.sh", "out").stdout.splitlines()
     finished = [line.split(" is finished")[0] for line in lines if " is finished" in line]
     assert finished == ["out/pretrain", "out/handoff-1", "out/random-1"]
-    trained = [line.rsplit("<", 1)[1] for line in lines if line.startswith("<tools/train_on_canvas.py>")]
+    trained = [line.rsplit("<", 1)[1] for line in lines if line.startswith("<tools/train_on_synthetic_set.py>")]
     assert trained == ["out/handoff-2>", "out/random-2>", "out/handoff-3>", "out/random-3>"]
     assert lines[-1] == "<tools/transfer_report.py><out>"
 

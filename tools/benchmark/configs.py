@@ -10,7 +10,7 @@ import torch
 from detectron2.config import CfgNode
 
 from imgcls.config import check_cfg, load_cfg
-from imgcls.data import ClsLoader, build_train_loader
+from imgcls.data import ClsLoader, build_train_loader, read_datasets
 from imgcls.engine import PlainTrainer, Trainer, resolve_from_data
 
 _BASE = Path(__file__).resolve().parents[2] / "configs" / "Base_image_cls.yaml"
@@ -41,13 +41,13 @@ def train_loader(dataset: str, batch: int, workers: int) -> ClsLoader:
         workers: ``DATALOADER.NUM_WORKERS``.
     """
     cfg = classifier_cfg(0.25, DATASETS__TRAIN=(dataset,), SOLVER__IMS_PER_BATCH=batch, DATALOADER__NUM_WORKERS=workers)
-    return build_train_loader(cfg)
+    return build_train_loader(cfg, read_datasets(cfg.DATASETS.TRAIN, ()).train)
 
 
 def resolved_loader(cfg: CfgNode) -> ClsLoader:
     """Takes the class count from the training set, as both trainers do in set-up, and returns the training loader."""
     resolve_from_data(cfg)
-    return build_train_loader(cfg)
+    return build_train_loader(cfg, read_datasets(cfg.DATASETS.TRAIN, ()).train)
 
 
 def builtin_trainer(cfg: CfgNode) -> Trainer:

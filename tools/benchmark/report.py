@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmark.compare import Table, spread
 from imgcls.disk import write_text
-from imgcls.report.curves import BLUE, GREY, new_figure, plain, save
+from imgcls.report.figure import BLUE, GREY, new_figure, plain, save
 
 
 @dataclass

@@ -16,8 +16,7 @@ from benchmark.networks import OURS, TIMM, normalised, our_network, read_batch, 
 from benchmark.peers import require_timm
 from benchmark.report import Report
 from benchmark.sample_images import find_images
-from imgcls.engine.build import wrap_ddp
-from imgcls.engine.step import build_step
+from imgcls.engine.step import build_step, wrap_ddp
 
 WIDTHS = (0.25, 1.0)
 CONTIGUOUS = f"{OURS}, contiguous"

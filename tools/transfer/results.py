@@ -5,7 +5,8 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from imgcls.errors import UserError
-from imgcls.report.curves import new_figure, read_history, save
+from imgcls.report.curves import read_history
+from imgcls.report.figure import new_figure, save
 from transfer.detections import ADVICE, draw_detections, read_detections, read_test_set
 
 ARMS = {"handoff": "handed-over backbone", "random": "random weights"}
