@@ -46,8 +46,7 @@ def train_loader(dataset: str, batch: int, workers: int) -> ClsLoader:
 
 def resolved_loader(cfg: CfgNode) -> ClsLoader:
     """Takes the class count from the training set, as both trainers do in set-up, and returns the training loader."""
-    resolve_from_data(cfg)
-    return build_train_loader(cfg, read_datasets(cfg.DATASETS.TRAIN, ()).train)
+    return build_train_loader(cfg, resolve_from_data(cfg).train)
 
 
 def builtin_trainer(cfg: CfgNode) -> Trainer:

@@ -79,10 +79,8 @@ def append_ratios(path: Path, report: Report, machine: Mapping[str, str | int | 
     except OSError as error:
         raise UserError(f"{path.parent}: cannot be created ({error.strerror}); set --record to another file") from error
 
-    def write(file: BinaryIO) -> None:
+    with replace_file(path, "set --record to another file") as file:
         file.write(text.getvalue().encode())
-
-    replace_file(str(path), write, "set --record to another file")
 
 
 def read_ratios(path: Path) -> list[Ratio]:
