@@ -46,6 +46,7 @@ setup(
         "export": ["onnx>=1.16", "onnxruntime>=1.18"],
         "shards": ["webdataset>=0.2.86"],
         "timm": ["timm>=1.0"],
+        "docs": ["sphinx>=7", "myst-parser>=3", "furo>=2024", "nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6"],
         "dev": [
             "coverage>=7.10",  # measures subprocesses
             "mypy>=1.15",

@@ -29,6 +29,7 @@ EXTRA_MODULES = {
     "timm": ("timm",),
     "export": ("onnxruntime",),
     "shards": ("webdataset",),
+    "docs": ("sphinx", "myst_parser", "furo", "nbclient"),
 }
 
 

@@ -62,6 +62,7 @@ def test_extras_are_those_of_the_design(arguments):
         "export": {"onnx", "onnxruntime"},
         "shards": {"webdataset"},
         "timm": {"timm"},
+        "docs": {"sphinx", "myst-parser", "furo", "nbclient", "nbformat", "ipykernel"},
         "dev": {"coverage", "mypy", "pytest", "pytest-cov", "ruff", "types-PyYAML", "types-tqdm"},
     }
 

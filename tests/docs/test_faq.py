@@ -14,7 +14,7 @@ from PIL import Image
 
 from imgcls.checkpoint import ClsCheckpointer, build_info, export_backbone, load_backbone
 from imgcls.config import check_cfg, load_cfg
-from imgcls.data.catalog import get_datasets
+from imgcls.data.catalog import read_datasets
 from imgcls.data.dataset import check_labels
 from imgcls.data.image import read_image
 from imgcls.errors import UserError
@@ -36,7 +36,8 @@ def read_training_set(opts: list[str]) -> None:
     """What set-up does before the first iteration: config, data, and both together."""
     cfg = load_cfg(str(CONFIGS / "Base_image_cls.yaml"), opts)
     check_cfg(cfg)
-    train, test = get_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
+    datasets = read_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
+    train, test = datasets.train, datasets.test
     for dataset in (*train, *test):
         check_labels(dataset, cfg.MODEL.CLSNET.NUM_CLASSES, cfg.MODEL.CLSNET.HEAD == "sigmoid")
 

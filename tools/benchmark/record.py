@@ -8,7 +8,6 @@ from dataclasses import astuple, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
-from typing import BinaryIO
 
 from benchmark.compare import spread
 from benchmark.report import Report, show_ratio
