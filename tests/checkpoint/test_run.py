@@ -185,7 +185,9 @@ def test_a_failed_removal_is_a_warning(folder, monkeypatch, caplog):
 def test_the_seed_of_a_run(tiny_cfg, tmp_path):
     tiny_cfg.merge_from_list(["SEED", 41, "OUTPUT_DIR", str(tmp_path)])
     assert saved_seed(str(tmp_path)) == saved_seed(str(tmp_path / "gone")) == -1
-    ClsCheckpointer(torch.nn.Linear(2, 2), str(tmp_path), info=build_info(tiny_cfg)).save("model_0000001")
+    ClsCheckpointer(torch.nn.Linear(2, 2), str(tmp_path), info=build_info(tiny_cfg, ["a", "b", "c"])).save(
+        "model_0000001"
+    )
     assert saved_seed(str(tmp_path)) == saved_seed(str(tmp_path / "model_0000001.pth")) == 41
 
 

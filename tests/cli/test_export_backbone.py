@@ -78,7 +78,7 @@ def test_a_script_that_is_not_ours_trains_a_detector_on_it(trained, tmp_path, ru
     trainer.train()
     assert trainer.iter == 1
     cfg.INPUT.FORMAT = "RGB"
-    with pytest.raises(ValueError, match=r"backbone\.pth was trained on other preprocessing.*INPUT\.FORMAT \"BGR\""):
+    with pytest.raises(ValueError, match=r"backbone\.pth does not fit the config.*INPUT\.FORMAT \"BGR\""):
         DefaultTrainer(cfg)
 
 

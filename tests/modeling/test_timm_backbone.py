@@ -114,7 +114,7 @@ def test_pretrained_weights_need_their_own_preprocessing(monkeypatch):
         "MODEL.PIXEL_MEAN": "[127.5, 127.5, 127.5]",
         "MODEL.PIXEL_STD": "[127.5, 127.5, 127.5]",
     }
-    with pytest.raises(ValueError, match="timm's test_resnet was trained on other preprocessing") as raised:
+    with pytest.raises(ValueError, match="timm's test_resnet does not fit the config") as raised:
         build_backbone(cfg)
     for key, value in lines.items():
         assert f'{key} "{value}"' in str(raised.value)

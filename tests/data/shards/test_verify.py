@@ -33,12 +33,12 @@ def test_what_was_packed_is_in_order(packed, processes):
 def test_one_changed_bit_is_found_and_the_image_named(packed):
     change(packed / "000001.tar")
     message = refused(packed)
-    assert "2 faults" in message
+    assert "2 problems" in message
     assert "000001.tar: its SHA-256 is not that in index.json" in message
     assert "000001.tar/000001-000000.jpg: its checksum in the shard is wrong" in message
 
 
-def test_all_faults_are_named(packed):
+def test_all_problems_are_named(packed):
     (packed / "000001.tar").unlink()
     (packed / "000002.index").unlink()
     change(packed / "000003.index", at=-20)
@@ -59,7 +59,7 @@ def test_a_cut_shard(packed):
 def test_wrong_counts(packed, key, value):
     index = json.loads((packed / "index.json").read_text())
     (packed / "index.json").write_text(json.dumps({**index, key: value}))
-    assert "index.json: its counts are not those of its shards" in refused(packed)
+    assert "index.json: its counts differ from those of its shards" in refused(packed)
 
 
 def test_an_unfinished_folder(packed):
