@@ -109,8 +109,8 @@ def _start(cfg: CfgNode, args: argparse.Namespace) -> None:
         write_text(Path(folder, "config.yaml"), cfg.dump())
     if cfg.MODEL.COMPILE and cfg.MODEL.DEVICE == "cpu":
         _logger.warning(
-            "MODEL.COMPILE on a CPU: compiling takes minutes, and the step may not get faster (0.96x to 1.3x measured); "
-            "compare with python tools/benchmark.py compile"
+            "MODEL.COMPILE on a CPU: compiling takes minutes, and the step may not get faster (0.96x to 1.3x was "
+            "measured); compare with python tools/benchmark.py compile"
         )
     seed_all_rng(cfg.SEED + rank)
     if not args.eval_only:

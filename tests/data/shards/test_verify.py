@@ -34,7 +34,7 @@ def test_one_changed_bit_is_found_and_the_image_named(packed):
     change(packed / "000001.tar")
     message = refused(packed)
     assert "2 problems" in message
-    assert "000001.tar: its SHA-256 is not that in index.json" in message
+    assert "000001.tar: its SHA-256 differ" in message
     assert "000001.tar/000001-000000.jpg: its checksum in the shard is wrong" in message
 
 
