@@ -23,7 +23,7 @@ import torch
 from detectron2.modeling import build_model
 from PIL import Image
 
-from imgcls.data import ClsDatasetMapper, build_train_loader
+from imgcls.data import ClsDatasetMapper, build_train_loader, read_datasets
 from imgcls.evaluation import ImageNetEvaluator
 from imgcls.modeling import ClsNet
 
@@ -83,5 +83,6 @@ def test_16_a_batch_needs_one_shared_memory_handle(tiny_cfg):
     """One handle per image fails with 'too many open files' at batch 512; this keeps 5 batches of 64."""
     tiny_cfg.DATALOADER.NUM_WORKERS, tiny_cfg.SOLVER.IMS_PER_BATCH = 1, 64
     before = len(os.listdir("/proc/self/fd"))
-    kept = list(islice(iter(build_train_loader(tiny_cfg)), 5))
+    loader = build_train_loader(tiny_cfg, read_datasets(tiny_cfg.DATASETS.TRAIN, ()).train)
+    kept = list(islice(iter(loader), 5))
     assert len(kept) == 5 and len(os.listdir("/proc/self/fd")) - before < 64

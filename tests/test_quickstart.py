@@ -11,6 +11,7 @@ CONFIGS = Path(__file__).parent.parent / "configs" / "quickstart"
 
 
 # Chance level is 10 % top-1, and an mAP of about 22: the share of the mosaics that contain a digit.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "iterations", "task", "metric", "bar"),
     [("digits", 120, "accuracy", "top1", 85), ("digits_mosaic", 400, "multilabel", "mAP", 55)],

@@ -88,13 +88,16 @@ def test_what_does_not_fit_is_listed_and_nothing_is_written(trained, tmp_path, r
     *listed, last = error.splitlines()
     assert (code, out) == (2, "") and not target.exists()
     assert "stages.mob3.1.depthwise.weight is missing in the file" in listed
-    assert last.startswith(f"error: {target} does not fit") and 'MODEL.MNET.BLOCKS "[1, 1, 1, 1, 1]"' in last
+    assert last.startswith(f"error: {trained} does not fit") and 'MODEL.MNET.BLOCKS "[1, 1, 1, 1, 1]"' in last
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["INPUT.FORMAT", "RGB"], 'INPUT.FORMAT BGR there, RGB in the config; to use it set INPUT.FORMAT "BGR"'),
+        (
+            ["INPUT.FORMAT", "RGB"],
+            'INPUT.FORMAT is BGR in the checkpoint, RGB in the config; to use it set INPUT.FORMAT "BGR"',
+        ),
         (["MODEL.MNET.OUT_FEATURES", "['mob4', 'mob5']"], "the backbone gives ['mob4', 'mob5']"),
         (["MODEL.FPN.IN_FEATURES", "['mob3', 'mob5']"], "with strides [8, 32]; an FPN needs features in order"),
         (["MODEL.BACKBONE.FREEZE_AT", "6"], "MODEL.BACKBONE.FREEZE_AT is 6; allowed: 0 (nothing) to 5"),
@@ -114,7 +117,7 @@ def test_a_source_that_is_no_classifier_is_one_line(trained, tmp_path, run):
     (tmp_path / "short.pth").write_bytes(trained.read_bytes()[:20000])
     torch.save({"model": {}, "args": partial(int)}, tmp_path / "pickle.pth")
     for name, message in {
-        "backbone.pth": "is a backbone checkpoint already",
+        "backbone.pth": "is already a backbone checkpoint",
         "detector.pth": "is a detector's checkpoint; give a classifier's",
         "short.pth": "is truncated or not a checkpoint",
         "pickle.pth": "can run code when they are read; the tools read it with --allow-pickle",

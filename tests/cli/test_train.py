@@ -143,10 +143,10 @@ MISTAKES = {
     "width 0": (lambda t: ["MODEL.MNET.WIDTH_MULT", "0.0"], "MODEL.MNET.WIDTH_MULT is 0.0; allowed"),
     "depth -1": (lambda t: ["MODEL.MNET.DEPTH_MULT", "-1.0"], "MODEL.MNET.DEPTH_MULT is -1.0; allowed"),
     "unknown key": (lambda t: ["MODEL.MNET.WIDTH", "1.0"], "did you mean MODEL.MNET.WIDTH_MULT"),
-    "evaluating nothing": (lambda t: ["--eval-only"], "--eval-only without weights"),
+    "evaluating nothing": (lambda t: ["--eval-only"], "evaluation without weights would score random numbers"),
     "no checkpoint": (lambda t: ["MODEL.WEIGHTS", t / "gone.pth"], "gone.pth: no such checkpoint"),
     "broken checkpoint": (lambda t: bad_checkpoint(t, b"PK\x03\x04"), "bad.pth is truncated or not a checkpoint"),
-    "nothing to resume": (lambda t: ["--resume"], "nothing to resume"),
+    "nothing to resume": (lambda t: ["--eval-only", "--resume"], "there is none"),
     "output is a file": (lambda t: ["OUTPUT_DIR", write(t / "file", b"") / "sub"], "cannot be written to"),
 }
 

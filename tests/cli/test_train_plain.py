@@ -166,7 +166,7 @@ def test_its_checkpoint_is_exported_and_loads_into_a_backbone(run, run_verb, con
         (["-b", "5", "SOLVER.ACCUM_STEPS", "2"], "SOLVER.IMS_PER_BATCH is 5 on 1 processes with SOLVER.ACCUM_STEPS 2"),
         (
             ["TEST.BEST_METRIC", "top1", "--epochs", "1"],
-            "TEST.BEST_METRIC is 'top1'; the evaluation gives accuracy/top1",
+            "TEST.BEST_METRIC is 'top1'; allowed: \"\", or one of accuracy/top1",
         ),
     ],
 )

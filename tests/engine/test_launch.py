@@ -76,12 +76,15 @@ def test_the_environment_counts_more_than_the_command_line(monkeypatch, caplog):
     assert launch(lambda _: os.getpid(), None, device="cpu") == os.getpid()
     assert not caplog.records
     assert launch(lambda _: os.getpid(), None, device="cpu", processes=4) == os.getpid()
-    assert "torchrun decides: 1 processes a machine, 1 machines; the command line's 4 and 1 are not" in caplog.text
+    assert (
+        "torchrun started 1 processes per machine on 1 machines; the 4 and 1 of the command line are ignored"
+        in caplog.text
+    )
 
 
 def test_mistakes_are_told_before_anything_is_started():
     for options, message in [
-        ({"processes": -1}, "--num-gpus is -1; allowed: 0"),
+        ({"processes": -1}, "the number of GPUs is -1; allowed: 0"),
         ({"num_machines": 2}, "--dist-url is auto for 2 machines"),
         ({"backend": "nccl"}, "--dist-backend is nccl, which needs GPUs"),
     ]:

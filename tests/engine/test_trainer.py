@@ -119,9 +119,9 @@ from imgcls.engine import Trainer, resolve_from_data
 rank = 0 if os.fork() else 1
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
 cfg = load_cfg(sys.argv[1])
-resolve_from_data(cfg)
+datasets = resolve_from_data(cfg)
 model = Trainer.build_model(cfg)
-Trainer.build_checkpointer(cfg, model).load(cfg.MODEL.WEIGHTS)
+Trainer.build_checkpointer(cfg, model, datasets.classes).load(cfg.MODEL.WEIGHTS)
 if rank == 1:
     for name, buffer in model.named_buffers():
         if "running" in name:

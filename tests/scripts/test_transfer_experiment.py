@@ -41,6 +41,7 @@ def run(tmp_path):
     return start
 
 
+@pytest.mark.slow
 def test_a_toy_experiment_ends_with_a_table_and_an_image(run, tmp_path):
     said = run()
     assert "135/135 backbone tensors loaded, classifier dropped" in said
