@@ -120,7 +120,7 @@ def test_a_source_that_is_no_classifier_is_one_line(trained, tmp_path, run):
         "backbone.pth": "is already a backbone checkpoint",
         "detector.pth": "is a detector's checkpoint; give a classifier's",
         "short.pth": "is truncated or not a checkpoint",
-        "pickle.pth": "can run code when they are read; the tools read it with --allow-pickle",
+        "pickle.pth": "holds Python objects beside tensors",
     }.items():
         code, _, error = run(tmp_path / name, tmp_path / "b.pth", "--verify", DETECTOR, *SAME)
         assert code == 2 and message in error and len(error.splitlines()) == 1
