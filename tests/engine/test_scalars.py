@@ -1,3 +1,6 @@
+import re
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -108,3 +111,27 @@ def test_line_has_the_means_of_the_epoch():
     progress.add(rows[1:])
     line = progress.line(3)
     assert line == ("Epoch [1][2/2]  Time 0.500  Data 0.250  Loss 1.500  train/top1 15.000  8 images/s  left 0:00:01")
+
+
+@pytest.mark.parametrize(("num_images", "batch_size"), [(13, 2), (12, 4), (7, 5), (1437, 64)])
+def test_the_line_never_counts_beyond_the_epoch(num_images, batch_size):
+    """`Epoch [2][7/6]` was printed where the batch does not divide the images."""
+    progress = Progress(num_images, batch_size, last=200)
+    counted = {}
+    for iteration in range(200):
+        progress.add([IterationScalars(iteration, {"loss": 1.0}, {}, {"time": 0.1, "data_time": 0.0})])
+        epoch, number, size = map(int, re.match(r"Epoch \[(\d+)\]\[(\d+)/(\d+)\]", progress.line(iteration)).groups())
+        assert 1 <= number <= size
+        counted.setdefault(epoch, []).append(number)
+    complete = [numbers for epoch, numbers in counted.items() if epoch < max(counted)]
+    assert all(numbers == list(range(1, len(numbers) + 1)) for numbers in complete)
+
+
+def test_the_wait_for_the_device_is_part_of_the_time():
+    scalars = Scalars()
+    for iteration in range(2):
+        scalars.add(iteration, {"loss": torch.tensor(1.0)}, {}, time=0.1, data_time=0.0)
+    with EventStorage() as storage:
+        rows = scalars.read(storage, begin=time.perf_counter() - 4)
+    assert [row.seconds["time"] for row in rows] == pytest.approx([2.1, 2.1], abs=0.5)
+    assert [row.seconds["data_time"] for row in rows] == [0.0, 0.0]
