@@ -26,6 +26,7 @@ def fresh_loggers():
             logger.removeHandler(handler)
             handler.close()
         logger.propagate = True
+        logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True)
