@@ -106,7 +106,7 @@ def test_test_script_checks_and_ends_with_pytest(checkout):
     assert run("bash", "scripts/test.sh", "-k", "a b").stdout.splitlines() == [*checks, "<-m><pytest><-q><-k><a b>"]
     default = "<-m><pytest><-q><-m><not slow><--ignore><tests/faults><--cov><imgcls><--cov-report=>"
     slow = (
-        "<-m><pytest><-q><-m><slow><--cov><imgcls><--cov-append><--cov-report><term:skip-covered><--cov-fail-under><85>"
+        "<-m><pytest><-q><-m><slow><--cov><imgcls><--cov-append><--cov-report><term:skip-covered><--cov-fail-under><93>"
     )
     *before, last_but_one, last = run("bash", "scripts/test.sh").stdout.splitlines()
     assert before[:3] == checks and (last_but_one, last) == (default, slow)
