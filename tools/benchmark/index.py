@@ -23,7 +23,8 @@ _TABLES = {
     "peak": ("peak of the main process meanwhile, above that before (RSS)", "MB"),
     "worker": ("memory of a worker that has read records all over the set (USS)", "MB"),
 }
-DETECTRON2, JSON, INDEX = "detectron2: json.load, DatasetFromList", "imgcls, JSON", "imgcls, index"
+DETECTRON2 = "detectron2: json.load, DatasetFromList"
+JSON, CACHED, INDEX = "imgcls, JSON, first time", "imgcls, JSON, cached", "imgcls, index"
 
 
 def measure(args: argparse.Namespace) -> Report:
@@ -36,7 +37,7 @@ def measure(args: argparse.Namespace) -> Report:
 
 
 def compare_index(data: str | None, budget: Budget, records: int = RECORDS) -> list[Table]:
-    """Compares seconds and memory of detectron2's way, of ours from the JSON, and of ours from its index.
+    """Compares seconds and memory of detectron2's way, of ours from the JSON with and without cache, and of its index.
 
     Args:
         data: a folder with ImageNet's training JSON; None makes a file of the same size.
@@ -59,11 +60,18 @@ def compare_index(data: str | None, budget: Budget, records: int = RECORDS) -> l
             raise UserFileNotFoundError(f"--data {data}: no {FILE}; make it with python tools/make_imagenet_json.py")
         indexed.symlink_to(plain.resolve())
         index_json(str(indexed))
-        runs = {DETECTRON2: ("detectron2", plain), JSON: ("imgcls", plain), INDEX: ("imgcls", indexed)}
+        cache = str(Path(folder, "cache"))
+        _probe("imgcls", plain, cache)  # fills the cache
+        runs = {
+            DETECTRON2: ("detectron2", plain, ""),
+            JSON: ("imgcls", plain, ""),
+            CACHED: ("imgcls", plain, cache),
+            INDEX: ("imgcls", indexed, ""),
+        }
         results: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
         for _ in rounds():
-            for name, (how, path) in runs.items():
-                results[name].append(_probe(how, path))
+            for name, run in runs.items():
+                results[name].append(_probe(*run))
     return [
         Table(
             title,
@@ -92,12 +100,12 @@ def write_records(path: Path, records: int) -> None:
         file.write("]")
 
 
-def _probe(how: str, path: Path) -> dict[str, float]:
+def _probe(how: str, path: Path, cache: str) -> dict[str, float]:
     tools = Path(__file__).resolve().parents[1]
     search = os.pathsep.join(filter(None, (str(tools), str(tools.parent), os.environ.get("PYTHONPATH"))))
     result = subprocess.run(
         [sys.executable, "-m", "benchmark.index_probe", how, str(path)],
-        env={**os.environ, "PYTHONPATH": search},
+        env={**os.environ, "PYTHONPATH": search, "IMGCLS_CACHE": cache},
         stdout=subprocess.PIPE,
         text=True,
         check=True,

@@ -6,7 +6,7 @@ import sys
 import pytest
 from benchmark import index as module
 from benchmark.compare import Budget
-from benchmark.index import DETECTRON2, FILE, INDEX, JSON, compare_index, write_records
+from benchmark.index import CACHED, DETECTRON2, FILE, INDEX, JSON, compare_index, write_records
 from benchmark.index_probe import load_with_detectron2, load_with_imgcls
 
 from imgcls.data.catalog import get_dataset
@@ -33,18 +33,26 @@ def test_each_candidate_is_probed_in_every_round(tmp_path, monkeypatch):
     write_records(tmp_path / FILE, 2000)
     calls = []
 
-    def probe(how, path):
+    def probe(how, path, cache):
+        if cache and not calls:  # fills the cache before the first round
+            return {}
         raw = read_index(str(path))
-        calls.append((how, raw is not None))
+        calls.append((how, raw is not None, cache != ""))
         assert json.loads(path.read_text())[1999]["image_id"] == 2000
         return {"seconds": len(calls), "kept": 0.0, "peak": 10 * len(calls), "worker": 5.0}
 
     monkeypatch.setattr(module, "_probe", probe)
     tables = compare_index(str(tmp_path), Budget(2))
-    assert calls == [("detectron2", False), ("imgcls", False), ("imgcls", True)] * 2
+    way_index_cache = [
+        ("detectron2", False, False),
+        ("imgcls", False, False),
+        ("imgcls", False, True),
+        ("imgcls", True, False),
+    ]
+    assert calls == way_index_cache * 2
     assert [table.unit for table in tables] == ["s", "MB", "MB", "MB"]
-    assert tables[0].values == {DETECTRON2: [1, 4], JSON: [2, 5], INDEX: [3, 6]}
-    assert tables[2].values[INDEX] == [30, 60]
+    assert tables[0].values == {DETECTRON2: [1, 5], JSON: [2, 6], CACHED: [3, 7], INDEX: [4, 8]}
+    assert tables[2].values[INDEX] == [40, 80]
     assert [table.references for table in tables] == [[DETECTRON2], [], [], []]
     assert [path.name for path in tmp_path.iterdir()] == [FILE]  # no index appears in the user's folder
 
@@ -55,7 +63,7 @@ def test_the_probe_measures_in_a_process_of_its_own(tmp_path, monkeypatch):
     write_records(tmp_path / FILE, 1500)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    result = module._probe("imgcls", tmp_path / FILE)
+    result = module._probe("imgcls", tmp_path / FILE, "")
     assert set(result) == {"seconds", "kept", "peak", "worker"}
     assert result["seconds"] > 0 and result["worker"] > 1
 
