@@ -52,6 +52,7 @@ setup(
             "mypy>=1.15",
             "pytest>=8",
             "pytest-cov>=5",
+            "pytest-xdist>=3.5",
             "ruff>=0.8",
             "types-PyYAML>=6",
             "types-tqdm>=4.60",

@@ -9,11 +9,12 @@ cd "$ROOT"
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -m mypy
-# Most tests are small; with more threads each they would only slow each other down.
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"
-[ $# -eq 0 ] || exec "$PYTHON" -m pytest -q "$@"
+# One process a core and one thread a process; the tests of a file share their trained runs.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+run_pytest() { "$PYTHON" -m pytest -q -n auto --dist loadfile "$@"; }
+[ $# -eq 0 ] || { run_pytest "$@"; exit; }
 bash "$ROOT/scripts/docs.sh"
 # The runs that are killed go without coverage, which would slow down every process that they start.
-"$PYTHON" -m pytest -q tests/faults
-"$PYTHON" -m pytest -q -m "not slow" --ignore tests/faults --cov imgcls --cov-report=
-exec "$PYTHON" -m pytest -q -m slow --cov imgcls --cov-append --cov-report term:skip-covered --cov-fail-under 93
+run_pytest tests/faults
+run_pytest -m "not slow" --ignore tests/faults --cov imgcls --cov-report=
+run_pytest -m slow --cov imgcls --cov-append --cov-report term:skip-covered --cov-fail-under 93

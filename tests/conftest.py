@@ -37,7 +37,7 @@ def own_surroundings(tmp_path, monkeypatch):
     torch.manual_seed(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_folder():
     """``write_folder(root, {"cat": 3, "dog": 2})``: one sub-folder a class, images a class can be told by."""
 

@@ -63,7 +63,7 @@ def test_extras_are_those_of_the_design(arguments):
         "shards": {"webdataset"},
         "timm": {"timm"},
         "docs": {"sphinx", "myst-parser", "furo", "nbclient", "nbformat", "ipykernel"},
-        "dev": {"coverage", "mypy", "pytest", "pytest-cov", "ruff", "types-PyYAML", "types-tqdm"},
+        "dev": {"coverage", "mypy", "pytest", "pytest-cov", "pytest-xdist", "ruff", "types-PyYAML", "types-tqdm"},
     }
 
 

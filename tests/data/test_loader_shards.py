@@ -1,5 +1,6 @@
 """Packed data in both loaders."""
 
+import shutil
 from itertools import islice
 
 import pytest
@@ -13,12 +14,21 @@ from imgcls.data.shards.pack import pack_dataset
 from imgcls.errors import UserError
 
 
-@pytest.fixture
-def cfg(tiny_cfg, tmp_path, write_folder):
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory, write_folder):
     """24 and 5 images in shards of two."""
-    write_folder(tmp_path / "train", {"blue": 8, "green": 8, "red": 8})
+    root = tmp_path_factory.mktemp("packed")
+    write_folder(root / "train", {"blue": 8, "green": 8, "red": 8})
+    write_folder(root / "test", {"blue": 2, "green": 2, "red": 1})
     for name in ("train", "test"):
-        pack_dataset(f"folder:{tmp_path / name}", str(tmp_path / name / ".packed"), shard_size=2 * 6144)
+        pack_dataset(f"folder:{root / name}", str(root / name / ".packed"), shard_size=2 * 6144)
+    return root
+
+
+@pytest.fixture
+def cfg(tiny_cfg, tmp_path, packed):
+    """Its data are a copy, which a test may damage."""
+    shutil.copytree(packed, tmp_path, dirs_exist_ok=True)
     tiny_cfg.DATASETS.TRAIN = (f"shards:{tmp_path}/train/.packed",)
     tiny_cfg.DATASETS.TEST = (f"shards:{tmp_path}/test/.packed",)
     tiny_cfg.SOLVER.IMS_PER_BATCH = 6

@@ -34,7 +34,7 @@ def unmeasured(monkeypatch):
     monkeypatch.setattr(input, "soak_loader", lambda folder, batches: {"soak, batches": batches})
     monkeypatch.setattr(index, "compare_index", partial(index.compare_index, records=1500))
     figures = {"seconds": 1.0, "kept": 1.0, "peak": 1.0, "worker": 1.0}
-    monkeypatch.setattr(index, "_probe", lambda how, path: figures)
+    monkeypatch.setattr(index, "_probe", lambda how, path, cache: figures)
 
 
 @pytest.mark.parametrize("what", COMMANDS)
