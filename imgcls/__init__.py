@@ -48,7 +48,7 @@ def _check_requirements() -> None:
             raise ModuleNotFoundError(message, name=module)
 
 
-# The list of verbs is printed at once: it needs none of what follows, which takes seconds to import.
+# `imgcls --help` lists the verbs without these imports, which take seconds.
 if not (_is_console_command() and sys.argv[1:] in ([], ["-h"], ["--help"])):
     _check_requirements()
 

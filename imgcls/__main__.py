@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from types import MappingProxyType
 
-# Verb: module with its `main`, which is imported only when the verb is used; line of the help text.
+# Each verb with its module in imgcls.cli, which is imported only when the verb is used, and its line of the help.
 VERBS = MappingProxyType(
     {
         "train": ("train", "train or evaluate a classifier or detector with detectron2's trainer"),

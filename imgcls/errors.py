@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# How Python prints an exception of this package at the end of a traceback.
+# Matches an exception of this package at the end of a traceback.
 _OURS = re.compile(r"^imgcls\.[\w.]+Error: (.*)$", re.MULTILINE)
 
 

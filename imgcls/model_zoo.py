@@ -29,10 +29,7 @@ def config_names() -> list[str]:
 
 
 def get_config_file(name: str) -> str:
-    """Path of a config.
-
-    Args:
-        name: relative to the model zoo, such as ``"ImageNet/mnetv1_100.yaml"``.
+    """Path of the config with a name such as ``"ImageNet/mnetv1_100.yaml"``.
 
     Raises:
         UserFileNotFoundError: there is no config of that name.
@@ -43,11 +40,7 @@ def get_config_file(name: str) -> str:
 
 
 def get_config(name: str, opts: Sequence[str] = ()) -> CfgNode:
-    """A config of the model zoo, merged with the defaults.
-
-    Args:
-        name: see ``get_config_file``.
-        opts: alternating keys and values that replace those of the file.
+    """A config of the model zoo, merged with the defaults; ``opts`` are keys and values that replace those of the file.
 
     Raises:
         UserError: there is no such config, or ``opts`` has an unknown key or a value of the wrong type.

@@ -50,7 +50,7 @@ def as_batch(batched_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]]) ->
 
 
 def stack(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Turns a ``list[dict]`` into the stacked form: one tensor of images instead of N shared-memory handles.
+    """Turns a ``list[dict]`` into the stacked form, so that a worker passes on one tensor of images instead of N.
 
     Raises:
         ValueError: the images differ in size.

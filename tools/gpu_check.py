@@ -36,7 +36,7 @@ class Mode(NamedTuple):
 
     Attributes:
         name: shown in the table.
-        precision: of autocast; None for float32.
+        precision: dtype of autocast; None for float32.
         compiled: whether the network goes through ``torch.compile``.
     """
 
@@ -54,7 +54,7 @@ MODES = (
 
 
 def build_ours(device: torch.device, compiled: bool) -> Callable[[Tensor], Tensor]:
-    """Our network with its normalisation: ``(N, 3, H, W)`` uint8 images to ``(N, 1000)`` logits."""
+    """Builds our network, which normalises its images."""
     from detectron2.modeling import build_model
 
     settings = ["MODEL.DEVICE", str(device), "MODEL.CHANNELS_LAST", "True", "MODEL.COMPILE", str(compiled)]
@@ -92,7 +92,7 @@ NETWORKS = {"imgcls MobileNetV1 1.0": build_ours, "timm mobilenetv1_100": Timm}
 
 
 def time_calls(run: Callable[[], object], device: torch.device, warmup: int, repeats: int) -> float:
-    """Median milliseconds of a call.
+    """Returns the median milliseconds of a call.
 
     On a GPU, events between the calls measure the time that the GPU needs; the CPU may run ahead of it.
     """
@@ -116,7 +116,7 @@ def time_calls(run: Callable[[], object], device: torch.device, warmup: int, rep
 
 
 def measure(net: nn.Module, mode: Mode, images: Tensor, warmup: int, repeats: int) -> tuple[float, float]:
-    """Milliseconds of a training step and of inference, on a batch that is already on the device."""
+    """Returns the milliseconds of a training step and of inference, on a batch that is already on the device."""
     device = images.device
     labels = torch.arange(len(images), device=device) % CLASSES
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
@@ -143,7 +143,7 @@ def measure(net: nn.Module, mode: Mode, images: Tensor, warmup: int, repeats: in
 def compare_networks(
     device: torch.device, batch: int, size: int, modes: Sequence[Mode], warmup: int, repeats: int
 ) -> list[str]:
-    """The rows of the table, one for each network and mode."""
+    """Returns the rows of the table, one for each network and mode."""
     rows = ["| network | mode | step, ms | images/s | inference, ms | images/s |", "|---|---|---|---|---|---|"]
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, generator=generator)
@@ -158,7 +158,7 @@ def compare_networks(
 
 
 def compare_trainers(device: torch.device, batch: int, size: int, iterations: int, workers: int) -> list[str]:
-    """Runs both commands on generated images, on a GPU with and without AMP; the rows of the table."""
+    """Runs both commands on generated images, on a GPU with and without AMP, and returns the rows of the table."""
     rows = ["| trainer | mode | images/s | data time, ms |", "|---|---|---|---|"]
     with tempfile.TemporaryDirectory(prefix="gpu_check-") as name:
         folder = Path(name)
@@ -203,7 +203,7 @@ def run_imgcls(*arguments: str) -> None:
 
 
 def write_images(folder: Path, count: int) -> None:
-    """JPEG files of 500x375 pixels in two classes."""
+    """Writes JPEG files of 500x375 pixels in two classes."""
     rng = np.random.default_rng(0)
     for number in range(count):
         path = folder / "ab"[number % 2] / f"{number}.jpg"
@@ -213,7 +213,7 @@ def write_images(folder: Path, count: int) -> None:
 
 
 def describe(device: torch.device) -> str:
-    """The card or processor, and the versions that matter."""
+    """Names the card or processor, and the versions of torch and CUDA."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, CUDA {torch.version.cuda}"
     return f"CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
@@ -222,10 +222,12 @@ def describe(device: torch.device) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the tables; returns 2 if there is no GPU."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda", help="cpu only tries the command out (default: cuda)")
+    parser.add_argument("--device", default="cuda", help="cpu is for trying out the command (default: cuda)")
     parser.add_argument("--batch", type=int, default=128, help="images per batch (default: 128)")
     parser.add_argument("--size", type=int, default=224, help="side of the images in pixels (default: 224)")
-    parser.add_argument("--repeats", type=int, default=30, help="timed calls, after a third as many (default: 30)")
+    parser.add_argument(
+        "--repeats", type=int, default=30, help="timed calls, after a third as many for warm-up (default: 30)"
+    )
     parser.add_argument("--workers", type=int, default=8, help="loader workers of the trainers (default: 8)")
     args = parser.parse_args(argv)
     device = torch.device(args.device)

@@ -1,19 +1,35 @@
-"""The verbs of the command ``imgcls``, one module for each; the scripts in ``tools/`` call the same functions."""
+"""The verbs of the command ``imgcls``, one module for each; the scripts in ``tools/`` call the same functions.
+
+The ``main`` of each module takes the arguments of its verb (None for those of the process) and the name of the command
+for its help (None for the name of the script). After a mistake of the user it exits with code 2 and one line on stderr.
+"""
 
 import argparse
+from collections.abc import Callable, Sequence
+
+from imgcls.errors import exit_on_user_error
 
 
-def make_parser(prog: str | None, description: str, example: str) -> argparse.ArgumentParser:
-    """A parser whose help ends with an example.
+def command(description: str, example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Makes the ``main`` of a verb from a function that gets a parser without arguments, and the command line.
 
     Args:
-        prog: name of the command in the help; None for the name of the script.
         description: the first lines of the help.
-        example: one or more command lines.
+        example: the last lines of the help: one or more command lines.
     """
-    return argparse.ArgumentParser(
-        prog=prog,
-        description=description,
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+
+    def decorate(run: Callable[..., None]) -> Callable[..., None]:
+        def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
+            parser = argparse.ArgumentParser(
+                prog=prog,
+                description=description,
+                epilog=f"example:\n  {example}",
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            )
+            with exit_on_user_error():
+                run(parser, argv)
+
+        main.__doc__, main.__module__ = run.__doc__, run.__module__
+        return main
+
+    return decorate

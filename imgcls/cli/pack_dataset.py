@@ -6,43 +6,32 @@ import re
 from collections.abc import Sequence
 from types import MappingProxyType
 
-from imgcls.cli import make_parser
-from imgcls.errors import UserError, exit_on_user_error
+from imgcls.cli import command
+from imgcls.errors import UserError
 
 _UNITS = MappingProxyType({"": 1, "K": 10**3, "M": 10**6, "G": 10**9})
 
 
-def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Packs a dataset, verifies one, or both, and prints the dataset name of the shards.
-
-    Args:
-        argv: the arguments; None for those of the process.
-        prog: name of the command in the help.
-
-    Raises:
-        SystemExit: with code 2 after one line on stderr, for a mistake of the user.
-    """
-    parser = make_parser(
-        prog, "Packs a dataset into WebDataset tar shards.", "imgcls pack folder:images/train packed/train --verify"
-    )
+@command("Packs a dataset into WebDataset tar shards.", "imgcls pack folder:images/train packed/train --verify")
+def main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
+    """Packs a dataset, verifies one, or both, and prints the dataset name of the shards."""
     parser.add_argument("source", metavar="SOURCE", nargs="?", help="a dataset name, such as folder:PATH")
-    parser.add_argument("out", metavar="OUT", help="a new folder, or one of an interrupted call, which is completed")
+    parser.add_argument("out", metavar="OUT", help="a new folder, or that of an interrupted call, which is resumed")
     parser.add_argument("--short-side", type=int, default=256, help="larger images are shrunk to it (default: 256)")
-    parser.add_argument("--quality", type=int, default=90, help="of the JPEG files (default: 90)")
+    parser.add_argument("--quality", type=int, default=90, help="quality of the JPEG files (default: 90)")
     parser.add_argument("--shard-size", default="256MB", help="approximate size of a tar file (default: 256MB)")
     parser.add_argument("-j", "--processes", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores")
     parser.add_argument("--skip-bad-images", action="store_true", help="leave out images that cannot be read")
-    parser.add_argument("--verify", action="store_true", help="read OUT again and check it; without SOURCE only that")
+    parser.add_argument("--verify", action="store_true", help="read OUT back and check it; without SOURCE, only that")
     args = parser.parse_args(argv)
     if args.source is None and not args.verify:
         parser.error("SOURCE is missing")
-    with exit_on_user_error():
-        if args.source is not None:
-            _pack(args)
-        if args.verify:
-            from imgcls.data.shards.verify import verify_shards
+    if args.source is not None:
+        _pack(args)
+    if args.verify:
+        from imgcls.data.shards.verify import verify_shards
 
-            print(f"{args.out}: {verify_shards(args.out, args.processes)} images are as they were packed")
+        print(f"{args.out}: {verify_shards(args.out, args.processes)} images are as they were packed")
 
 
 def _pack(args: argparse.Namespace) -> None:
@@ -70,7 +59,7 @@ def _pack(args: argparse.Namespace) -> None:
 
 
 def _parse_size(text: str) -> int:
-    """Bytes of a text such as ``256MB``."""
+    """Converts a size such as ``256MB`` to bytes."""
     match = re.fullmatch(r"(\d+)([KMG]?)B?", text.strip().upper())
     if not match:
         raise UserError(f"--shard-size is {text!r}; expected bytes, or a number with KB, MB or GB")

@@ -14,15 +14,7 @@ example:
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Trains or evaluates.
-
-    Args:
-        argv: the arguments; None for those of the process.
-        prog: name of the command in the help.
-
-    Raises:
-        SystemExit: with code 2 after one line on stderr, for a mistake of the user.
-    """
+    """Trains or evaluates with detectron2's trainer."""
     with exit_on_user_error():
         args = parse_args(argv, prog)
         start(run_process, args)
@@ -37,9 +29,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     parser.prog = prog or parser.prog
     parser.set_defaults(dist_url="auto")
     add_common_flags(parser)
-    args = parser.parse_args(argv)
-    use_model_zoo(args)
-    return args
+    return parser.parse_args(argv)
 
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
@@ -51,28 +41,23 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def use_model_zoo(args: argparse.Namespace) -> None:
-    """Replaces a ``--config-file`` that is a name of the model zoo by the path of that file.
-
-    Raises:
-        UserFileNotFoundError: neither a file nor such a name.
-    """
-    from imgcls.model_zoo import find_config_file
-
-    args.config_file = find_config_file(args.config_file)
-
-
 def start(run: Callable[[argparse.Namespace], Any], args: argparse.Namespace, backend: str | None = None) -> Any:
-    """Runs ``run(args)`` in every process that the arguments ask for.
+    """Runs ``run(args)`` in every process that the arguments ask for, with ``args.config_file`` as a path.
 
     Args:
-        run: a function of a module, because spawned processes import it.
-        args: with ``config_file``, ``opts``, ``num_gpus``, ``num_machines``, ``machine_rank`` and ``dist_url``.
+        run: a module-level function, because spawned processes import it.
+        args: with ``config_file`` (a path or a name of the model zoo), ``opts``, ``num_gpus``, ``num_machines``,
+            ``machine_rank`` and ``dist_url``.
         backend: see ``launch``.
+
+    Raises:
+        UserError: there is no such config, or ``opts`` does not fit it.
     """
     from imgcls.config import load_cfg
     from imgcls.engine.launch import launch
+    from imgcls.model_zoo import find_config_file
 
+    args.config_file = find_config_file(args.config_file)
     return launch(
         run,
         args,

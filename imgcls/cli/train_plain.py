@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from imgcls.cli.train import add_common_flags, start, use_model_zoo
+from imgcls.cli.train import add_common_flags, start
 from imgcls.errors import UserError, UserFileNotFoundError, exit_on_user_error
 
 _EXAMPLE = """\
@@ -13,7 +13,6 @@ example:
   imgcls train-plain --config-file ImageNet/mnetv1_050.yaml --epochs 90 -b 256 --lr 0.1 \\
       images MODEL.CLSNET.NUM_CLASSES -1
 """
-
 
 # Flags that set a config key: their names, type, key, help.
 _KEYS = (
@@ -24,23 +23,14 @@ _KEYS = (
     (("--momentum",), float, "SOLVER.MOMENTUM", ""),
     (("--wd", "--weight-decay"), float, "SOLVER.WEIGHT_DECAY", ""),
     (("-p", "--print-freq"), int, "SOLVER.LOG_PERIOD", "iterations between log lines"),
-    (("--seed",), int, "SEED", "of all random numbers"),
+    (("--seed",), int, "SEED", "seed of all random numbers"),
 )
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Trains or evaluates.
-
-    Args:
-        argv: the arguments; None for those of the process.
-        prog: name of the command in the help.
-
-    Raises:
-        SystemExit: with code 2 after one line on stderr, for a mistake of the user.
-    """
+    """Trains or evaluates in the plain loop."""
     with exit_on_user_error():
         args = parse_args(argv, prog)
-        use_model_zoo(args)
         start(run_process, args, args.dist_backend)
 
 
@@ -71,10 +61,14 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     rest = args.rest
     data = _data_opts(rest.pop(0)) if len(rest) % 2 else []
     flags = [part for _, _, key, _ in _KEYS if (value := getattr(args, key)) is not None for part in (key, repr(value))]
-    args.num_gpus = _count_gpus() if args.multiprocessing_distributed else 1
-    if args.gpu is not None:
-        if args.multiprocessing_distributed:
+    args.num_gpus = 1
+    if args.multiprocessing_distributed:
+        import torch
+
+        args.num_gpus = max(1, torch.cuda.device_count())
+        if args.gpu is not None:
             raise UserError("--gpu selects one GPU; leave it out with --multiprocessing-distributed, which uses all")
+    if args.gpu is not None:
         flags += ["MODEL.DEVICE", f"cuda:{args.gpu}"]
     if args.evaluate and args.resume:
         from imgcls.checkpoint import find_newest
@@ -100,12 +94,12 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--start-epoch", type=int, default=0, metavar="N", help="first epoch, counted from 0")
     add("--resume", default="", metavar="PATH", help="checkpoint to resume from, or a folder of checkpoints")
-    add("-e", "--evaluate", action="store_true", help="evaluate the weights of --resume or MODEL.WEIGHTS, do not train")
+    add("-e", "--evaluate", action="store_true", help="only evaluate the weights of --resume or MODEL.WEIGHTS")
     add("--pretrained", action="store_true", help="fail if MODEL.WEIGHTS is empty")
     add("--gpu", type=int, metavar="N", help="index of the one GPU to use")
     add("--multiprocessing-distributed", action="store_true", help="one process for each GPU of this machine")
     add("--world-size", type=int, default=1, metavar="N", help="number of machines")
-    add("--rank", type=int, default=0, metavar="N", help="of this machine, counted from 0")
+    add("--rank", type=int, default=0, metavar="N", help="index of this machine, counted from 0")
     add("--dist-url", default="auto", metavar="URL", help="where the machines connect, such as tcp://10.0.0.1:29500")
     add("--dist-backend", metavar="NAME", help="nccl or gloo (default: nccl on GPUs, gloo on the CPU)")
     add_common_flags(parser)
@@ -113,14 +107,8 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def _count_gpus() -> int:
-    import torch
-
-    return max(1, torch.cuda.device_count())
-
-
 def _data_opts(folder: str) -> list[str]:
-    """``DATASETS`` for a folder laid out like ImageNet."""
+    """Returns the ``DATASETS`` settings for a folder laid out like ImageNet."""
     for prefix in ("ILSVRC2012_img_", ""):
         train, val = (os.path.join(folder, prefix + split) for split in ("train", "val"))
         if os.path.isdir(train) and os.path.isdir(val):

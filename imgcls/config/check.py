@@ -67,8 +67,8 @@ def check_cfg(cfg: CfgNode, resolved: bool = False) -> None:
 def check_best_metric(cfg: CfgNode) -> None:
     """Checks ``TEST.BEST_METRIC`` against the names that the config's evaluators produce.
 
-    A trainer whose ``build_evaluator`` is overridden should not call this. With no set in ``DATASETS.TEST`` every name
-    passes. Metrics of a detector are checked for the form ``task/metric`` only.
+    A trainer whose ``build_evaluator`` is overridden should not call this. Without a set in ``DATASETS.TEST``, every
+    name passes. Metrics of a detector are checked for the form ``task/metric`` only.
 
     Raises:
         ValueError: no evaluator produces the metric.
@@ -86,7 +86,7 @@ def check_best_metric(cfg: CfgNode) -> None:
     else:
         allowed, pattern = "TASK/METRIC, for example bbox/AP", "[^/]+/[^/]+"
     if not any(name.startswith(p) and re.fullmatch(pattern, name.removeprefix(p)) for p in prefixes):
-        after = f" after one of {', '.join(filter(None, prefixes))}" if sets[1:] else ""
+        after = f" after one of {', '.join(filter(None, prefixes))}" if len(sets) > 1 else ""
         ema = ", or ema/ and one of these" if cfg.SOLVER.EMA_DECAY > 0 and not after else ""
         average_is_off = name.startswith("ema/") and cfg.SOLVER.EMA_DECAY == 0
         hint = "; averaged weights need SOLVER.EMA_DECAY above 0" if average_is_off else ""

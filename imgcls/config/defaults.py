@@ -23,7 +23,8 @@ def add_imgcls_config(cfg: CfgNode) -> None:
 
 def _add_mnet(cfg: CfgNode) -> None:
     cfg.MODEL.MNET = CfgNode()
-    # Features that the backbone returns, from "stem", "mob2", "mob3", "mob4" and "mob5". Later stages are not built.
+    # Features that the backbone returns, out of "stem", "mob2", "mob3", "mob4" and "mob5". Stages after the last one
+    # are not built.
     cfg.MODEL.MNET.OUT_FEATURES = ["mob5"]
     # Factor on all channels. They are rounded to multiples of 8.
     cfg.MODEL.MNET.WIDTH_MULT = 1.0
@@ -72,7 +73,7 @@ def _add_clsnet(cfg: CfgNode) -> None:
     cfg.MODEL.CLSNET.HEAD_CONV_DIM = 0
     # Dropout probability before the linear layer.
     cfg.MODEL.CLSNET.DROPOUT = 0.0
-    # Label smoothing of the softmax loss: the part of the target that is spread over all classes.
+    # Label smoothing of the softmax loss: the share of the target probability that is spread over all classes.
     cfg.MODEL.CLSNET.LABEL_SMOOTHING = 0.0
     # Weight of the positives in the sigmoid loss: a list with one value per class, "auto" for negatives / positives in
     # the training set, or None for 1.
@@ -96,7 +97,8 @@ def _add_input(cfg: CfgNode) -> None:
     cfg.INPUT.AUGMENTATION = "none"
     # Probability that a random rectangle of the cropped training image is erased.
     cfg.INPUT.RANDOM_ERASING = 0.0
-    # Reaction to an image that cannot be decoded: "error" stops and names it, "skip" takes the next sample.
+    # Reaction to an image that cannot be decoded: "error" stops and names it. With "skip", training takes the next
+    # sample, and evaluation leaves the image out.
     cfg.DATALOADER.BAD_IMAGES = "error"
 
 
@@ -107,7 +109,8 @@ def _add_solver(cfg: CfgNode) -> None:
     cfg.SOLVER.WARMUP_EPOCHS = -1
     # Epochs at which the learning rate drops, instead of SOLVER.STEPS. () uses SOLVER.STEPS.
     cfg.SOLVER.STEP_EPOCHS = ()
-    # Number of parts in which SOLVER.IMS_PER_BATCH goes through the network before the optimizer steps.
+    # Gradient accumulation: each batch of SOLVER.IMS_PER_BATCH images is split into this many parts, which go through
+    # the network one after the other before the optimizer steps.
     cfg.SOLVER.ACCUM_STEPS = 1
     # Decay of the moving average of the weights, for example 0.9999. 0 keeps no average.
     cfg.SOLVER.EMA_DECAY = 0.0

@@ -18,7 +18,7 @@ _logger = logging.getLogger(__name__)
 def load_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     """Merges the defaults with a YAML file (and its ``_BASE_``) and with ``KEY VALUE`` pairs.
 
-    A file with Python tags is refused; with detectron2's own default, such tags would run code.
+    A file with Python tags is refused; with detectron2's default, such tags would run code.
 
     Args:
         config_file: path of the YAML file; empty for the defaults alone.
@@ -82,22 +82,18 @@ def _unknown_key(cfg: CfgNode, key: str) -> str:
     )
 
 
-def _keys(node: CfgNode, prefix: str = "") -> set[str]:
-    return set(_walk(node, prefix))
-
-
-def _walk(node: CfgNode, prefix: str) -> Iterator[str]:
+def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
     for name, value in node.items():
         yield prefix + name
         if isinstance(value, CfgNode):
-            yield from _walk(value, f"{prefix}{name}.")
+            yield from _keys(value, f"{prefix}{name}.")
 
 
 def feature_names(names: Sequence[str], key: str) -> list[str]:
     """Replaces the feature ``"linear"`` by the last stage, without duplicates.
 
-    In the 2020 project this was the classifier inside the backbone. Here the classifier is in the head, which reads
-    the last stage.
+    In the 2020 project, ``"linear"`` was a classifier inside the backbone. Here the classifier is in the head, which
+    reads the last stage.
 
     Args:
         names: the value of a config key.

@@ -1,4 +1,4 @@
-"""Folds batch norms into the preceding convolutions: the same function with half of the layers."""
+"""Folds batch norms into the preceding convolutions, which computes the same function with half of the layers."""
 
 import copy
 

@@ -23,7 +23,7 @@ class ClsNet(nn.Module):
     It takes raw images, 0-255, in the channel order of ``pixel_mean``, and normalises them itself.
 
     The model can be pickled and copied. PyTorch cannot pickle compiled code, so a loaded or copied model is not
-    compiled; call ``backbone.compile()`` and ``head.compile()`` on it where that is wanted.
+    compiled; call its ``backbone.compile()`` and ``head.compile()`` if it should be.
 
     Args:
         backbone: a backbone that returns ``in_feature``.
@@ -69,7 +69,7 @@ class ClsNet(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """The constructor's arguments from ``MODEL`` and ``TEST.TOPK``."""
+        """Reads the constructor's arguments from ``MODEL`` and ``TEST.TOPK``."""
         backbone = build_backbone(cfg)
         clsnet, mnet = cfg.MODEL.CLSNET, cfg.MODEL.MNET
         in_feature = _in_feature(feature_names(clsnet.IN_FEATURES, "MODEL.CLSNET.IN_FEATURES"), backbone)
@@ -134,7 +134,7 @@ class ClsNet(nn.Module):
         return self.head(self.backbone(normalised)[self.in_feature])
 
     def _predictions(self, probs: Tensor) -> list[dict[str, Tensor]]:
-        # Not probs.shape[1], which is a tensor while the model is traced.
+        # probs.shape[1] would be a tensor while the model is traced.
         scores, classes = probs.topk(min(self.topk, self.head.num_classes), dim=1)
         results = [{"pred_classes": c, "scores": s} for c, s in zip(classes, scores, strict=True)]
         if self.loss.multi_label:

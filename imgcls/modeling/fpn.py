@@ -16,47 +16,42 @@ from imgcls.modeling.timm_backbone import build_timm_backbone
 
 @BACKBONE_REGISTRY.register()
 def build_mnetv1_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """MobileNetV1 under an FPN for Faster and Mask R-CNN: the last level is pooled once more (p6)."""
+    """Builds an FPN on MobileNetV1 for Faster and Mask R-CNN; max pooling adds the level p6."""
     return build_fpn(cfg, build_mnetv1_backbone(cfg, input_shape))
 
 
 @BACKBONE_REGISTRY.register()
 def build_mnetv2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """MobileNetV2 under an FPN for Faster and Mask R-CNN: the last level is pooled once more (p6)."""
+    """Builds an FPN on MobileNetV2 for Faster and Mask R-CNN; max pooling adds the level p6."""
     return build_fpn(cfg, build_mnetv2_backbone(cfg, input_shape))
 
 
 @BACKBONE_REGISTRY.register()
 def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """A timm network under an FPN for Faster and Mask R-CNN: the last level is pooled once more (p6)."""
+    """Builds an FPN on a timm network for Faster and Mask R-CNN; max pooling adds the level p6."""
     return build_fpn(cfg, build_timm_backbone(cfg, input_shape))
 
 
 @BACKBONE_REGISTRY.register()
 def build_retinanet_mnetv1_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """MobileNetV1 under an FPN for RetinaNet: two more levels by convolution (p6, p7)."""
+    """Builds an FPN on MobileNetV1 for RetinaNet; convolutions add the levels p6 and p7."""
     return build_retinanet_fpn(cfg, build_mnetv1_backbone(cfg, input_shape))
 
 
 @BACKBONE_REGISTRY.register()
 def build_retinanet_mnetv2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """MobileNetV2 under an FPN for RetinaNet: two more levels by convolution (p6, p7)."""
+    """Builds an FPN on MobileNetV2 for RetinaNet; convolutions add the levels p6 and p7."""
     return build_retinanet_fpn(cfg, build_mnetv2_backbone(cfg, input_shape))
 
 
 @BACKBONE_REGISTRY.register()
 def build_retinanet_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """A timm network under an FPN for RetinaNet: two more levels by convolution (p6, p7)."""
+    """Builds an FPN on a timm network for RetinaNet; convolutions add the levels p6 and p7."""
     return build_retinanet_fpn(cfg, build_timm_backbone(cfg, input_shape))
 
 
 def build_fpn(cfg: CfgNode, bottom_up: Backbone, top_block: nn.Module | None = None) -> FPN:
-    """Builds the FPN of ``MODEL.FPN`` on any backbone.
-
-    Args:
-        cfg: the config.
-        bottom_up: the backbone.
-        top_block: adds the coarser levels; max pooling of the last level by default.
+    """Builds the FPN of ``MODEL.FPN`` on any backbone; ``top_block`` adds the coarser levels, by default max pooling.
 
     Raises:
         UserError: ``MODEL.FPN.IN_FEATURES`` names features that the backbone does not have, or skips a level.

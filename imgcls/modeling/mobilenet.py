@@ -48,8 +48,8 @@ class MobileNet(Backbone):
         blocks: blocks per row instead of the table's; empty for the table's.
         stem_stride: 2, or 1 for small images, which halves all strides.
         style: activation and norm of all convolutions.
-        freeze_at: 0 freezes nothing, 1 the stem, 2 stem and mob2, ... Frozen stages get no gradients and FrozenBN,
-            so that training does not change a single bit of them.
+        freeze_at: 0 freezes nothing, 1 the stem, 2 stem and mob2, ... Parameters of frozen stages get no gradients
+            and their norms become FrozenBN, so that training does not change a single bit of them.
 
     Raises:
         UserError: an unknown feature, ``blocks`` of the wrong length, ``freeze_at`` beyond the last stage, or a

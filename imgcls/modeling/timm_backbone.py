@@ -21,9 +21,10 @@ class TimmBackbone(Backbone):
         name: one of ``timm.list_models()``, with or without the ``.tag`` of its pretrained weights.
         out_features: features to return, empty for all; what comes after the last of them is not built.
         in_channels: channels of the image.
-        pretrained: timm downloads weights.
-        freeze_at: 0 freezes nothing, k everything that the k-th feature of the network is computed from. Frozen
-            parts get no gradients and frozen batch norms, so that training does not change a single bit of them.
+        pretrained: let timm download the weights.
+        freeze_at: 0 freezes nothing; k freezes everything that the k-th feature of the network is computed from.
+            Frozen parameters get no gradients and frozen batch norms keep their statistics, so that training does not
+            change a single bit of them.
 
     Raises:
         UserError: timm is not installed; the name or a feature is unknown; the network has no features, or features
@@ -48,7 +49,7 @@ class TimmBackbone(Backbone):
         _check_features(name, out_features, offered, freeze_at)
         self.name = name
         self._out_features = [feature for feature in offered if feature in (out_features or offered)]
-        # The k-th feature is computed too: it shows what has to be frozen.
+        # The feature that freeze_at counts to is computed even if it is not returned: _freeze traces its parameters.
         last_frozen = list(offered)[freeze_at - 1 : freeze_at]
         self._computed = [feature for feature in offered if feature in (*self._out_features, *last_frozen)]
         indices = tuple(offered[feature] for feature in self._computed)
@@ -64,7 +65,7 @@ class TimmBackbone(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """The largest stride for transformers, which cannot cut a partial patch from an image; else 0."""
+        """The largest stride for transformers, whose images must consist of whole patches; 0 for other networks."""
         return max(self._out_feature_strides.values()) if self._has_fixed_patches else 0
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:

@@ -31,15 +31,15 @@ def check_name(name: str, pretrained: bool) -> None:
 
 
 def find_features(name: str, in_channels: int) -> dict[str, int]:
-    """Lists all features of a network in forward order, each with its index in timm.
+    """Lists all features of a network in forward order, each with its index in timm's ``out_indices``.
 
     Raises:
         UserError: timm cannot build the network with features.
     """
     try:
-        with torch.device("meta"):  # only a built network knows its features, but it needs no weights for that
+        with torch.device("meta"):  # only a built network lists its features, but its weights need no memory
             info = create_network(name, in_chans=in_channels).feature_info
-    except Exception as error:  # each family of networks raises other exceptions
+    except Exception as error:  # which exception depends on the family of the network
         raise UserError(
             f"MODEL.TIMM.NAME is {name!r}, which timm cannot build with features ({type(error).__name__}: {error}); "
             "allowed: a network that timm.create_model(name, features_only=True) builds"
@@ -76,7 +76,7 @@ def trim_and_freeze(net: nn.Module, used: Sequence[Tensor], frozen: Sequence[Ten
     Args:
         net: a network of ``timm.create_model(..., features_only=True)``.
         used: outputs of the network in evaluation mode, with gradients.
-        frozen: those outputs up to which the network is frozen.
+        frozen: the outputs whose parameters are frozen.
         source: name of the network in messages.
 
     Raises:
@@ -86,7 +86,7 @@ def trim_and_freeze(net: nn.Module, used: Sequence[Tensor], frozen: Sequence[Ten
     fixed = _parameters_of(net, frozen)
     _drop_blocks(net, needed)
     for name, parameter in net.named_parameters():
-        # A parameter that no feature needs never gets a gradient, and DDP would wait for it.
+        # A parameter that no feature needs never gets a gradient, which DDP would wait for.
         if name in fixed or name not in needed:
             parameter.requires_grad = False
     _freeze_norms(net, fixed, source)

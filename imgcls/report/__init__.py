@@ -1,4 +1,4 @@
-"""What a run shows: a table of its metrics, and figures."""
+"""The report of a run: a table of its metrics, and figures."""
 
 from imgcls.report.run_report import Report, write_report
 

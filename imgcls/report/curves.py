@@ -20,7 +20,7 @@ _ACCURACY = (
 
 
 def read_history(path: Path) -> dict[int, dict[str, Any]]:
-    """Reads the scalars of each iteration; where a resumed run repeated iterations, only its own count.
+    """Reads the scalars of each iteration; those of a resumed run replace the ones that it repeated.
 
     Raises:
         UserError: the file is missing or has no line that detectron2's writer wrote.

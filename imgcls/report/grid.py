@@ -37,7 +37,7 @@ class Tile:
 
 
 def read_tiles(path: Path, labels: Mapping[str, str]) -> list[Tile]:
-    """Reads ``predictions.csv``: mistakes first, most confident ones first; then right ones, least confident first.
+    """Reads ``predictions.csv``: mistakes, most confident first; then correct predictions, least confident first.
 
     Args:
         path: the file.
@@ -88,7 +88,7 @@ def _draw_tile(axes: Axes, tile: Tile) -> None:
     try:
         image = Image.fromarray(read_image(tile.file_name, "RGB"))
     except BadImageError:
-        # Images may have been moved since the test; the classes are still worth showing.
+        # The image may have been moved since the evaluation; its classes are still shown.
         axes.text(0.5, 0.5, "image cannot\nbe read", ha="center", va="center", color=GREY, transform=axes.transAxes)
         axes.set_aspect("equal")
         return

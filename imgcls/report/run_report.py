@@ -75,7 +75,7 @@ def write_report(output_dir: str | Path) -> Report:
 
 
 def find_results(output_dir: Path) -> Results | None:
-    """Reads the results in ``inference/``, or where several sets were tested, in its first sub-folder that has some.
+    """Reads the results in ``inference/``, or after several test sets, in its first sub-folder that has results.
 
     Returns:
         None where there are no results.

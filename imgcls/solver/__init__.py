@@ -1,4 +1,4 @@
-"""The length of training, options of the optimizer on resume, and averaged weights."""
+"""The length of training, the optimizer's options after a resume, and averaged weights."""
 
 from imgcls.solver.schedule import EmaModel, apply_schedule, build_ema, iterations, read_options
 

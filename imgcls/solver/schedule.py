@@ -1,4 +1,4 @@
-"""The length of training in iterations, options of the optimizer on resume, and averaged weights."""
+"""The length of training in iterations, the optimizer's options after a resume, and averaged weights."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,14 +12,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 def iterations(epochs: int, num_images: int, batch_size: int) -> int:
-    """Computes the iterations in which every image is seen ``epochs`` times, rounded; at least 1 for 1 epoch or more.
+    """Converts epochs to iterations of ``batch_size`` images over all processes: rounded, at least 1 for an epoch.
 
-    The training stream does not stop at the end of an epoch: a batch can contain images of two, and none is dropped.
-
-    Args:
-        epochs: number of epochs, 0 or more.
-        num_images: size of the training set.
-        batch_size: images per iteration, over all processes.
+    The training stream does not stop at the end of an epoch: a batch can contain images of two epochs, and no image is
+    dropped.
     """
     return max(round(epochs * num_images / batch_size), min(epochs, 1))
 
@@ -59,24 +55,22 @@ class EmaModel(AveragedModel):
 
 
 def build_ema(cfg: CfgNode, model: nn.Module) -> EmaModel | None:
-    """Builds the average of ``SOLVER.EMA_DECAY``, or returns None where that is 0.
+    """Builds the ``EmaModel`` of ``SOLVER.EMA_DECAY``, or returns None if that is 0.
 
-    Args:
-        cfg: the config.
-        model: see ``EmaModel``. Weights loaded before the first update are where the average starts.
+    The average starts from the weights that ``model`` has at the first update.
     """
     return EmaModel(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
 
 
 def read_options(optimizer: Optimizer) -> list[dict[str, Any]]:
-    """Reads learning rate, weight decay, momentum, ... of each parameter group."""
+    """Returns learning rate, weight decay, momentum, ... of each parameter group."""
     return [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
 
 
 def apply_schedule(
     optimizer: Optimizer, scheduler: LRScheduler, options: Sequence[dict[str, Any]], base_lrs: Sequence[float]
 ) -> None:
-    """Restores the config's options after loading a checkpoint has replaced them with its own.
+    """Puts the config's options back after a checkpoint has replaced them with the options of its own config.
 
     With the checkpoint's own config this changes nothing; a changed config applies from this iteration on.
 

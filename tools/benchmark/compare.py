@@ -75,8 +75,8 @@ class Budget:
         """Begins a comparison, whose share of the time covers everything from now on, including warm-up.
 
         Returns:
-            Yields round numbers: always 0, and each further one only if a round that is as long as the longest so far
-            would still end in time.
+            A function that yields round numbers: always 0, and each further one only if a round that is as long as the
+            longest so far would still end in time.
         """
         start = time.monotonic()
         end = start + (self.end - start) / max(1, self.comparisons)
@@ -101,14 +101,8 @@ def compare(
 ) -> Table:
     """Runs all candidates in every round and returns their images/s.
 
-    Each round starts with a different candidate, so that none always follows the slowest one.
-
-    Args:
-        title: what is measured.
-        candidates: at least one.
-        budget: limits the number of rounds.
-        references: names of candidates that the others are compared to.
-        warm_up: run each candidate once without measuring it.
+    Each round starts with a different candidate, so that none always follows the slowest one. ``warm_up`` first runs
+    each candidate once without measuring it.
     """
     rounds = budget.open_rounds(title)
     for candidate in candidates if warm_up else ():

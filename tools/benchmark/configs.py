@@ -1,7 +1,4 @@
-"""What is measured of this package is built from its configs, exactly as a user's training run is.
-
-All contact with the package's builders of loaders and trainers is in this file.
-"""
+"""Builds this package's loaders and trainers for the benchmarks, from its configs, as a user's training run does."""
 
 from pathlib import Path
 from typing import Any
@@ -33,13 +30,7 @@ def classifier_cfg(width: float, **changes: Any) -> CfgNode:
 
 
 def train_loader(dataset: str, batch: int, workers: int) -> ClsLoader:
-    """Returns the training loader of the ImageNet recipe.
-
-    Args:
-        dataset: a name for ``DATASETS.TRAIN``.
-        batch: images per batch.
-        workers: ``DATALOADER.NUM_WORKERS``.
-    """
+    """Returns the training loader of the ImageNet recipe for a dataset name, with ``batch`` images per batch."""
     cfg = classifier_cfg(0.25, DATASETS__TRAIN=(dataset,), SOLVER__IMS_PER_BATCH=batch, DATALOADER__NUM_WORKERS=workers)
     return build_train_loader(cfg, read_datasets(cfg.DATASETS.TRAIN, ()).train)
 

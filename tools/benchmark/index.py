@@ -39,10 +39,7 @@ def measure(args: argparse.Namespace) -> Report:
 def compare_index(data: str | None, budget: Budget, records: int = RECORDS) -> list[Table]:
     """Compares seconds and memory of detectron2's way, of ours from the JSON with and without cache, and of its index.
 
-    Args:
-        data: a folder with ImageNet's training JSON; None makes a file of the same size.
-        budget: limits the rounds.
-        records: in the file that is made.
+    ``data`` is a folder with ImageNet's training JSON; None makes a file with ``records`` records.
 
     Raises:
         UserError: there is no such file, or the temporary folder cannot be written.

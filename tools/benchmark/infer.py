@@ -39,12 +39,6 @@ def compare_inference(folder: Path, width: float, batch: int, budget: Budget) ->
     """Compares images/s in evaluation mode with the plain eager network (contiguous, batch norm not folded).
 
     timm has no MobileNetV1 narrower than 1.0. Its network gets images that are already normalised.
-
-    Args:
-        folder: one subfolder of JPEG files per class.
-        width: of the network.
-        batch: images per call.
-        budget: limits the rounds.
     """
     images = read_batch(folder, batch)["image"]
     eager = our_network(width).eval()

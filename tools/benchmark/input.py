@@ -57,13 +57,7 @@ def measure(args: argparse.Namespace) -> Report:
 def compare_input(folder: Path, budget: Budget, batch: int = BATCH, packed: str | None = None) -> Table:
     """Compares the images/s of one worker on one core.
 
-    In each round all candidates read the same images, except that the packed copy has its own order.
-
-    Args:
-        folder: one subfolder of JPEG files per class.
-        budget: limits the rounds.
-        batch: images per batch; ``BATCHES`` of them make one run.
-        packed: dataset name of a packed copy of the images.
+    In each round all candidates read the same images, except that the packed copy (a dataset name) has its own order.
     """
     pipelines = [our_pipeline(OURS, f"folder:{folder}", batch), *(make(folder) for make in PEERS)]
     if packed is not None:
@@ -77,11 +71,6 @@ def compare_loaders(folder: Path, budget: Budget, batch: int = BATCH) -> Table:
     """Compares the images/s that two workers deliver to the training process with twice those of one core.
 
     Each run starts its workers, discards the prefetched batches and measures the following ones.
-
-    Args:
-        folder: one subfolder of JPEG files per class.
-        budget: limits the rounds.
-        batch: images per batch.
     """
     ours = train_loader(f"folder:{folder}", batch, WORKERS)
     one = train_loader(f"folder:{folder}", batch, workers=0)

@@ -20,36 +20,20 @@ ENOUGH_DAYS = 3
 
 @dataclass(frozen=True)
 class Ratio:
-    """One row of the table.
+    """One row of the table: the ratio of candidate to reference, with its quartiles over the rounds."""
 
-    Attributes:
-        date: of the measurement, UTC, ``YYYY-MM-DD``.
-        command: the word after ``tools/benchmark.py``.
-        measured: title of the comparison.
-        candidate: numerator.
-        reference: denominator.
-        ratio: median over the rounds.
-        lower_quartile: over the rounds.
-        upper_quartile: over the rounds.
-        rounds: number of rounds.
-        processor: name of the CPU.
-        cores: cores that the process was allowed to use.
-        gpu: name of the GPU, or ``none``.
-        torch: version.
-    """
-
-    date: str
-    command: str
-    measured: str
+    date: str  # UTC, YYYY-MM-DD
+    command: str  # the word after tools/benchmark.py
+    measured: str  # title of the comparison
     candidate: str
     reference: str
-    ratio: float
+    ratio: float  # median over the rounds
     lower_quartile: float
     upper_quartile: float
     rounds: int
     processor: str
-    cores: int
-    gpu: str
+    cores: int  # that the process was allowed to use
+    gpu: str  # or "none"
     torch: str
 
 

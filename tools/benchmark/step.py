@@ -64,14 +64,7 @@ def compare_steps(folder: Path, width: float, budget: Budget, batch: int = BATCH
     """Compares the images/s of the step of both trainers with those of the same step on contiguous tensors.
 
     At width 1.0 timm's network is compared too; timm has no narrower MobileNetV1. Its network gets images that are
-    already normalised, ours normalises them.
-
-    Args:
-        folder: one subfolder of JPEG files per class.
-        width: of the network.
-        budget: limits the rounds.
-        batch: images per step.
-        compiled: also compare ``MODEL.COMPILE``, with the eager step as a further reference.
+    already normalised, ours normalises them. ``compiled`` adds ``MODEL.COMPILE``, and the eager step as a reference.
     """
     data = read_batch(folder, batch)
     steps = {OURS: our_step(data, width), CONTIGUOUS: our_step(data, width, MODEL__CHANNELS_LAST=False)}

@@ -64,15 +64,7 @@ def compare_trainers(
 ) -> Table:
     """Compares images/s at width 0.25, reading the images from disk.
 
-    Each run is a complete training; start-up, the first iterations and the final checkpoint are not counted.
-
-    Args:
-        folder: one subfolder of JPEG files per class.
-        budget: limits the rounds.
-        batch: images per iteration.
-        warm_up: iterations before the measured ones.
-        measured: iterations.
-        size: side of the input in pixels.
+    Each run is a complete training; start-up, ``warm_up`` iterations and the final checkpoint are not counted.
     """
 
     def candidate(name: str, train: Callable[[CfgNode], object]) -> Candidate:

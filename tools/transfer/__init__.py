@@ -1,4 +1,4 @@
-"""The transfer experiment: a synthetic detection set, and what a backbone trained as a classifier is worth on it."""
+"""The transfer experiment: a synthetic detection set, and detectors trained on it from a classifier's backbone."""
 
 from transfer.synthetic import register_synthetic_set
 
