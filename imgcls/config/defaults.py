@@ -26,12 +26,12 @@ def _add_mnet(cfg: CfgNode) -> None:
     # Features that the backbone returns, out of "stem", "mob2", "mob3", "mob4" and "mob5". Stages after the last one
     # are not built.
     cfg.MODEL.MNET.OUT_FEATURES = ["mob5"]
-    # Factor on all channels. They are rounded to multiples of 8.
+    # Factor on the number of channels of every layer. The result is rounded to a multiple of 8.
     cfg.MODEL.MNET.WIDTH_MULT = 1.0
-    # Factor on the number of blocks in each row: n blocks become ceil(n * DEPTH_MULT), at least 1. It is not the
-    # "depth multiplier" of other code, which scales the resolution or the channels of each depthwise filter.
+    # Factor on the number of blocks in each row of the paper's table: n blocks become ceil(n * DEPTH_MULT), at least 1.
+    # It is not the "depth multiplier" of other code, which scales the width or the channels of each depthwise filter.
     cfg.MODEL.MNET.DEPTH_MULT = 1.0
-    # Number of blocks in each row. The default [] takes the paper's table, [1, 2, 2, 6, 2] for V1.
+    # Number of blocks in each row of the paper's table. [] takes the paper's numbers, [1, 2, 2, 6, 2] for V1.
     cfg.MODEL.MNET.BLOCKS = []
     # Stride of the first convolution: 2, or 1 for images of 28 to 64 pixels. With 1, all strides are half as large.
     cfg.MODEL.MNET.STEM_STRIDE = 2
@@ -58,7 +58,7 @@ def _add_timm(cfg: CfgNode) -> None:
 
 def _add_clsnet(cfg: CfgNode) -> None:
     cfg.MODEL.CLSNET = CfgNode()
-    # Ignored. It is accepted for configs of the 2020 project; MODEL.META_ARCHITECTURE selects the classifier.
+    # Ignored; accepted for configs of the 2020 project. MODEL.META_ARCHITECTURE selects the classifier.
     cfg.MODEL.CLSNET.ENABLE = True
     # Number of classes, which must be that of the training set. -1 takes it from the training set.
     cfg.MODEL.CLSNET.NUM_CLASSES = 1000
@@ -86,7 +86,7 @@ def _add_clsnet(cfg: CfgNode) -> None:
 
 
 def _add_input(cfg: CfgNode) -> None:
-    # Evaluation resizes the short side to MODEL.CLSNET.INPUT_SIZE / CROP_PCT and takes the centre.
+    # Evaluation resizes the short side to MODEL.CLSNET.INPUT_SIZE / CROP_PCT and crops the centre.
     cfg.INPUT.CROP_PCT = 0.875
     # Range of the area of the random training crop, as a fraction of the image.
     cfg.INPUT.CROP_SCALE = [0.08, 1.0]
@@ -123,7 +123,7 @@ def _add_solver(cfg: CfgNode) -> None:
 
 
 def _add_test(cfg: CfgNode) -> None:
-    # The k of the top-k accuracies of a softmax head. A k above the number of classes is left out.
+    # Values of k for the top-k accuracies of a softmax head. Those above the number of classes are left out.
     cfg.TEST.TOPK = [1, 5]
     # A sigmoid head predicts a class where its probability is above this value.
     cfg.TEST.THRESHOLD = 0.5
