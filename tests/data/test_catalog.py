@@ -24,8 +24,8 @@ def register():
     """Registers records under a new name, as a user would."""
     names = []
 
-    def put(records, **metadata):
-        names.append(f"mine_{uuid.uuid4().hex}")
+    def put(records, prefix="mine_", **metadata):
+        names.append(f"{prefix}{uuid.uuid4().hex}")
         DatasetCatalog.register(names[-1], lambda: records)
         MetadataCatalog.get(names[-1]).set(**metadata)
         return names[-1]
@@ -49,6 +49,14 @@ def test_all_sets_have_the_classes_of_the_first_training_set(tmp_path):
     assert [r["label"] for r in datasets.test_set(test).records] == [0, 2]
     with pytest.raises(UserError, match=f"^other: is not one of the test sets; DATASETS.TEST is {test}$"):
         datasets.test_set("other")
+
+
+def test_a_registered_name_may_contain_a_colon(register):
+    """Only the prefixes of the readers mean a path."""
+    name = register([{"file_name": "a.png", "label": 0}], prefix="mine:", classes=["a"])
+    assert get_dataset(name).classes == ["a"] and len(get_dataset(name).records) == 1
+    with pytest.raises(UserError, match="^folder: "):
+        get_dataset("folder")
 
 
 def test_each_set_of_a_run_is_scanned_once(tiny_cfg, monkeypatch):
