@@ -1,4 +1,4 @@
-"""Which kind of checkpoint a file is, and the backbone checkpoint that can be taken out of a classifier's."""
+"""Tells what kind of network a checkpoint holds, and extracts the backbone of a classifier's checkpoint."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,16 +8,12 @@ from torch import Tensor
 from imgcls.checkpoint.foreign import convert, is_2020_project
 from imgcls.errors import UserError
 
-# How the tensors of detectors are named; those of a classifier start with "backbone." and "head.".
+# How detectors name their tensors. A classifier's are "backbone.stages..." or similar, and "head.linear...".
 _DETECTOR = ("backbone.bottom_up.", "backbone.fpn_", "proposal_generator.", "roi_heads.", "head.cls_s", "head.bbox_")
 
 
 def kind_of(checkpoint: Mapping[str, Any]) -> str:
-    """``"detector"``, ``"classifier"`` or ``"backbone"``, by the ``"imgcls"`` entry or else by the tensors' names.
-
-    Args:
-        checkpoint: as ``read_checkpoint`` returns it.
-    """
+    """Returns ``"detector"``, ``"classifier"`` or ``"backbone"``, judged by the ``"imgcls"`` entry or tensor names."""
     if checkpoint.get("imgcls", {}).get("kind") == "detector":
         return "detector"
     names = list(unwrap(checkpoint["model"]))
@@ -27,23 +23,19 @@ def kind_of(checkpoint: Mapping[str, Any]) -> str:
 
 
 def drop_counters(names: Iterable[str]) -> list[str]:
-    """Removes batch norm's ``num_batches_tracked``: no output depends on it, and FrozenBN lacks it."""
+    """Leaves out batch norm's ``num_batches_tracked``: no output depends on it, and FrozenBN lacks it."""
     return [name for name in names if not name.endswith("num_batches_tracked")]
 
 
 def extract_backbone(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Makes a backbone checkpoint from a classifier's.
+    """Makes a backbone checkpoint from a classifier's, as ``read_checkpoint`` returns it; ``source`` is its path.
 
     Takes the averaged weights if the checkpoint has them (``"ema"``). Names may have DDP's ``"module."`` prefix, and
     checkpoints of the 2020 project are converted.
 
-    Args:
-        checkpoint: as ``read_checkpoint`` returns it.
-        source: its path, for messages.
-
     Returns:
         ``{"model": tensors without "backbone.", "__author__": "imgcls", "matching_heuristics": True, "imgcls": ...}``;
-        with the first three, detectron2's checkpointer finds the tensors' names in any model.
+        the third entry makes detectron2's checkpointer match names by their ends, in any model.
 
     Raises:
         UserError: the checkpoint is a detector's or a backbone's, or does not contain its preprocessing.
@@ -67,12 +59,7 @@ def extract_backbone(checkpoint: Mapping[str, Any], source: str) -> dict[str, An
         raise UserError(
             f"{source} has no tensor under 'backbone.': it is already a backbone checkpoint, or not a classifier's"
         )
-    return {
-        "model": tensors,
-        "__author__": "imgcls",
-        "matching_heuristics": True,
-        "imgcls": checkpoint["imgcls"],
-    }
+    return {"model": tensors, "__author__": "imgcls", "matching_heuristics": True, "imgcls": checkpoint["imgcls"]}
 
 
 def unwrap(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The checkpointer of a run: saving that survives a kill, and resuming with every state or not at all."""
+"""The checkpointer of a run: a kill never costs the last checkpoint, and resuming restores every state or fails."""
 
 import logging
 import os
@@ -13,9 +13,8 @@ from imgcls.checkpoint.run import TAG, find_newest, find_readable, list_numbered
 from imgcls.disk import remove_temporary, replace_file
 from imgcls.errors import UserError, UserFileNotFoundError
 
-# These states exist only with an option that may be switched on in the middle of a run.
+# A run can be resumed without these states, because the options that need them may be switched on halfway.
 _OPTIONAL = ("ema", "grad_scaler")
-_HEURISTICS = "?matching_heuristics=True"  # detectron2's suffix of a path whose tensors are matched by similar names
 _logger = logging.getLogger(__name__)
 
 
@@ -23,7 +22,7 @@ def require(checkpoint: Mapping[str, Any], keys: Iterable[str], source: str) -> 
     """Refuses to resume from a checkpoint that lacks one of these entries.
 
     Raises:
-        ValueError: an entry is missing; the message says how to use the weights.
+        UserError: an entry is missing; the message says how to start from the weights alone.
     """
     missing = [key for key in keys if key not in checkpoint]
     if missing:
@@ -33,50 +32,19 @@ def require(checkpoint: Mapping[str, Any], keys: Iterable[str], source: str) -> 
         )
 
 
-def check_states(checkpoint: Mapping[str, Any], parts: Iterable[str], source: str) -> None:
-    """Checks that a checkpoint has the iteration and the state of every part; warns about an optional one.
-
-    Raises:
-        ValueError: as ``require``.
-    """
-    parts = list(parts)
-    require(checkpoint, [*(name for name in parts if name not in _OPTIONAL), "iteration"], source)
-    for name in parts:
-        if name not in checkpoint:
-            _logger.warning("%s has no %r, which was off when it was saved; it starts from scratch", source, name)
-
-
-def load_states(checkpoint: dict[str, Any], parts: Mapping[str, Any], source: str) -> None:
-    """Moves the states from a checkpoint into the parts.
-
-    Raises:
-        ValueError: a state is of another kind or size.
-    """
-    for name, part in parts.items():
-        if name in checkpoint:
-            try:
-                part.load_state_dict(checkpoint.pop(name))
-            except (ValueError, KeyError, RuntimeError) as error:
-                reason = " ".join(str(error).split())[:160]
-                raise UserError(
-                    f"--resume: {name!r} of {source} does not fit this run ({reason}); restore the config with which "
-                    "it was saved, or leave --resume out"
-                ) from error
-
-
 class RunCheckpointer(DetectionCheckpointer):
-    """Saves so that a kill or a full disk at any moment leaves a checkpoint to resume from, and finds it again.
+    """Saves in such a way that a kill or a full disk at any moment leaves a checkpoint to resume from.
 
     Args:
         model: wrapped for distributed training or not.
         save_dir: the run's folder.
         keep: how many of the numbered checkpoints to keep; 0 keeps all.
         allow_pickle: whether weights are also read from files that can run code; see ``read_checkpoint``.
-        checkpointables: other objects with a state, by its name in the file.
+        checkpointables: other objects with a state, by its name in the file; none for evaluation and prediction.
 
     Attributes:
-        source: the file that was loaded last; ``""`` if there is none.
-        resumed_in_place: whether the run was resumed from a file in ``save_dir``, and not from that of another run.
+        source: the file or URL that was loaded last; ``""`` if there is none.
+        resumed_in_place: whether the run was resumed from a file in ``save_dir``, not from the folder of another run.
     """
 
     def __init__(
@@ -92,13 +60,10 @@ class RunCheckpointer(DetectionCheckpointer):
     def save(self, name: str, *, tag: bool = True, **entries: Any) -> None:
         """Writes ``save_dir/name.pth`` on the main process, and then removes old checkpoints beyond ``keep``.
 
-        Args:
-            name: without folder and ``.pth``.
-            tag: whether this becomes the last checkpoint, from which a run is resumed.
-            entries: other entries of the file, such as ``iteration``.
+        With ``tag``, a run is resumed from this file. ``entries`` are written beside the states, as ``iteration`` is.
 
         Raises:
-            ValueError: the file cannot be written; the last checkpoint is unchanged.
+            UserError: the file cannot be written; the last checkpoint is unchanged.
         """
         if not self.save_dir or not self.save_to_disk:
             return
@@ -121,21 +86,31 @@ class RunCheckpointer(DetectionCheckpointer):
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Loads a checkpoint; an empty path loads nothing.
 
-        Args:
-            path: a file or URL, with or without detectron2's suffix ``?matching_heuristics=True``.
-            args: see detectron2's ``DetectionCheckpointer.load``.
-            kwargs: see detectron2's ``DetectionCheckpointer.load``.
+        ``path`` is a local file, or a URL that detectron2's path manager can fetch (``https://``, ``detectron2://``,
+        ...), and may end in detectron2's ``?matching_heuristics=True``. The other arguments are those of detectron2.
 
         Raises:
-            FileNotFoundError: the file does not exist.
-            ValueError: as ``read_checkpoint``.
+            UserFileNotFoundError: the file does not exist.
+            UserError: as ``read_checkpoint``; or the URL cannot be fetched.
         """
-        self.source = path.removesuffix(_HEURISTICS)
-        self._matching_heuristics = path.endswith(_HEURISTICS)
+        self.source, _, heuristics = path.partition("?matching_heuristics=")
+        self._matching_heuristics = heuristics == "True"
         check_pickle(self.source, self.allow_pickle)  # before a URL is downloaded
-        if self.source and "://" not in self.source and not os.path.isfile(self.source):
-            raise UserFileNotFoundError(f"MODEL.WEIGHTS {self.source}: no such checkpoint")
+        if self.source and not os.path.isfile(self.source):
+            self._fetch()
         return super().load(self.source, *args, **kwargs)
+
+    def _fetch(self) -> None:
+        """Downloads a URL into the path manager's cache, where detectron2's checkpointer looks first."""
+        found = False
+        if "://" in self.source:
+            try:
+                found = os.path.isfile(self.path_manager.get_local_path(self.source))
+            except (OSError, ValueError, AssertionError) as error:  # what path handlers raise
+                reason = " ".join(str(error).split())
+                raise UserError(f"MODEL.WEIGHTS {self.source} cannot be fetched ({reason})") from error
+        if not found:
+            raise UserFileNotFoundError(f"MODEL.WEIGHTS {self.source}: no such checkpoint")
 
     def has_checkpoint(self) -> bool:
         """Whether ``save_dir`` has a checkpoint to resume from, readable or not."""
@@ -149,16 +124,16 @@ class RunCheckpointer(DetectionCheckpointer):
         """Loads the weights of ``path`` or, with ``resume``, resumes from the last checkpoint of ``save_dir``.
 
         If ``resume`` is on and ``save_dir`` has no checkpoint, a new run starts from ``path``, with one line in the
-        log: a job that is started again after an interruption can always ask to resume. A checkpointer without
-        ``checkpointables``, as for evaluation, raises an error in this case, because it would score other weights.
+        log, so that a job script can always pass ``--resume``. A checkpointer without ``checkpointables``, as for
+        evaluation, raises an error in this case, because it would score other weights.
 
         Returns:
-            The entries of the file that are not the state of a part. They include ``"iteration"`` if, and only if,
-            a run was resumed.
+            The entries of the file that were not loaded into the model or a checkpointable. They include
+            ``"iteration"`` if, and only if, a run was resumed.
 
         Raises:
-            FileNotFoundError: the file does not exist.
-            ValueError: as ``load``; or this run cannot resume from the checkpoint.
+            UserFileNotFoundError: the file does not exist.
+            UserError: as ``load``; or this run cannot resume from the checkpoint.
         """
         if resume and self.has_checkpoint():
             return self._resume(find_newest(self.save_dir))
@@ -174,12 +149,7 @@ class RunCheckpointer(DetectionCheckpointer):
     def resume_from(self, path: str) -> dict[str, Any]:
         """Resumes from a file, or from the newest checkpoint of a folder; if it is damaged, from the one before it.
 
-        Returns:
-            As ``resume_or_load``.
-
-        Raises:
-            FileNotFoundError: the file or folder does not exist, or the folder has no checkpoint.
-            ValueError: as ``resume_or_load``.
+        Returns and raises the same as ``resume_or_load``, except that a folder without a checkpoint is an error.
         """
         if not os.path.exists(path):
             raise UserFileNotFoundError(f"--resume {path}: no such checkpoint, and no such folder of checkpoints")
@@ -191,18 +161,30 @@ class RunCheckpointer(DetectionCheckpointer):
     def _resume(self, path: str) -> dict[str, Any]:
         self._check_resumable(read_checkpoint(path, mapped=True), path)
         rest = self.load(path, checkpointables=[])
-        load_states(rest, self.checkpointables, path)
+        for name, part in self.checkpointables.items():
+            if name in rest:
+                try:
+                    part.load_state_dict(rest.pop(name))
+                except (ValueError, KeyError, RuntimeError) as error:
+                    reason = " ".join(str(error).split())[:160]
+                    raise UserError(
+                        f"--resume: {name!r} of {path} does not fit this run ({reason}); restore the config with "
+                        "which it was saved, or leave --resume out"
+                    ) from error
         folder = os.path.dirname(os.path.realpath(path))
         self.resumed_in_place = os.path.isdir(self.save_dir) and os.path.samefile(folder, self.save_dir)
         return rest
 
     def _check_resumable(self, checkpoint: Mapping[str, Any], path: str) -> None:
-        """Refuses a checkpoint before any of it is loaded."""
+        """Refuses a checkpoint that lacks the iteration or a state, before any of it is loaded."""
         if self.checkpointables:
-            check_states(checkpoint, self.checkpointables, path)
+            require(checkpoint, [*(name for name in self.checkpointables if name not in _OPTIONAL), "iteration"], path)
+        for name in self.checkpointables:
+            if name not in checkpoint:
+                _logger.warning("%s has no %r, which was off when it was saved; it starts from scratch", path, name)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        """Reads a file in place of detectron2's own method, which unpickles what a path or URL leads to."""
+        """Replaces detectron2's own method, which unpickles whatever a path or URL leads to."""
         checkpoint = read_checkpoint(filename, self.allow_pickle)
         return {**checkpoint, "matching_heuristics": True} if self._matching_heuristics else checkpoint
 

@@ -1,7 +1,7 @@
 """What a checkpoint must have in common with the config it is used with: one table of config keys, by effect.
 
 Names and shapes of tensors do not show which activation, epsilon, stride or pixel means the weights were trained with.
-Evaluation, fine-tuning, prediction, resuming, hand-off to detectors and conversion all ask the table below.
+Evaluation, fine-tuning, prediction, resuming, hand-off to detectors and conversion all use the table below.
 """
 
 import math
@@ -23,19 +23,19 @@ Settings = Mapping[str, Any]
 class Effect(Enum):
     """What another value of a config key does to trained weights."""
 
-    SHAPE = auto()  # tensors of the backbone have other names or shapes, which shows when they are loaded
-    OUTER_SHAPE = auto()  # so do tensors of what is built around the backbone, or other stages of it are built
+    SHAPE = auto()  # the backbone's tensors have other names or shapes, so loading fails
+    OUTER_SHAPE = auto()  # the same for tensors outside the backbone; or other stages of the backbone are built
     PREPROCESSING = auto()  # the network gets other pixel values
-    BACKBONE = auto()  # the same tensors of the backbone compute something else
-    NETWORK = auto()  # so does what is built around the backbone
-    CLASSIFIER = auto()  # so does the head of a classifier
-    DETECTOR = auto()  # so do the heads of a detector
-    RUN = auto()  # the weights are the same, but the state of the optimizer no longer fits
-    COURSE = auto()  # training takes another course
+    BACKBONE = auto()  # the backbone has the same tensors, but computes something else with them
+    NETWORK = auto()  # the same for the choice of the backbone, its FPN and dilation
+    CLASSIFIER = auto()  # the same for the head of a classifier
+    DETECTOR = auto()  # the same for the heads of a detector
+    RUN = auto()  # the state of a run, such as the optimizer's, no longer fits
+    COURSE = auto()  # the rest of the training gives other weights
     NOTHING = auto()  # results do not depend on it
 
 
-# A key, or all keys below a node. Every other key only changes the course of training.
+# A key, or a node for all keys below it. Any key that is not listed has `Effect.COURSE`.
 _TABLE: dict[Effect, tuple[str, ...]] = {
     Effect.SHAPE: (
         "MODEL.MNET.WIDTH_MULT",
@@ -73,7 +73,7 @@ _TABLE: dict[Effect, tuple[str, ...]] = {
         "MODEL.BACKBONE.NAME",
         "MODEL.FPN.NORM",
         "MODEL.FPN.FUSE_TYPE",
-        # Detectors may dilate a backbone that was trained without dilation: that keeps what its filters see.
+        # Not BACKBONE: detectors may dilate a backbone that was trained without dilation.
         "MODEL.RESNETS.RES5_DILATION",
     ),
     Effect.CLASSIFIER: ("MODEL.CLSNET.HEAD", "MODEL.CLSNET.IN_FEATURES"),
@@ -122,12 +122,12 @@ class Use(Enum):
     RESUME = (*CLASSIFIER, Effect.DETECTOR, Effect.RUN)
 
 
-# Part of the name of the builders that read a node of the config; builders of other projects may read any of them.
+# Node of the config to a part of the names of the builders that read it. Unknown builders may read any of them.
 _READERS = {"MODEL.MNET.": "mnet", "MODEL.TIMM.": "timm", "MODEL.RESNETS.": "resnet", "MODEL.FPN.": "fpn"}
 _BACKBONES = ("mnet", "timm", "resnet")
 # The convolution of a classifier's head takes these from MODEL.MNET, whatever the backbone.
 _HEAD_CONV = ("MODEL.MNET.ACTIVATION", "MODEL.MNET.NORM", "MODEL.MNET.BN_EPS")
-# Their parameters and buffers are the same, and so is what they compute once training is over.
+# These norms have the same parameters and buffers, and compute the same in evaluation mode.
 _BATCH_NORMS = ("BN", "FrozenBN", "SyncBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
 _CONTRACT = {"format": "INPUT.FORMAT", "pixel_mean": "MODEL.PIXEL_MEAN", "pixel_std": "MODEL.PIXEL_STD"}
 ABSENT = "(no such key)"  # of another version of imgcls or detectron2
@@ -190,16 +190,11 @@ def check_contract(saved: Mapping[str, Any], current: Mapping[str, Any], source:
 def check_settings(saved: Settings, current: Settings, source: str, use: Use) -> None:
     """Refuses a checkpoint whose tensors would compute something else here than where they were trained.
 
-    A key that one side lacks, because it was written by another version, is not compared.
-
-    Args:
-        saved: the settings in the checkpoint, see ``read_settings``.
-        current: those it is to be used with, see ``build_expected``.
-        source: the path of the checkpoint, for messages.
-        use: what the checkpoint is used for.
+    A key that one side lacks, because it was written by another version, is not compared. ``saved`` is from
+    ``read_settings``, ``current`` from ``build_expected``, and ``source`` is the path of the checkpoint.
 
     Raises:
-        UserError: both values of each key that differs, and the config lines to set.
+        UserError: with both values of each key that differs, and the config lines to set.
     """
     wrong = find_differences(saved, current, use.value, exact=use is Use.RESUME)
     if wrong:
@@ -211,11 +206,7 @@ def check_settings(saved: Settings, current: Settings, source: str, use: Use) ->
 def find_differences(saved: Settings, current: Settings, effects: Iterable[Effect], exact: bool = False) -> list[str]:
     """The keys with one of ``effects`` that differ; those that only one side has or uses are not compared.
 
-    Args:
-        saved: the settings in the checkpoint.
-        current: those it is to be used with.
-        effects: which keys to compare.
-        exact: whether norms that compute the same after training count as different.
+    With ``exact``, batch norms that only differ in training (BN, SyncBN, ...) count as different, too.
     """
     effects = frozenset(effects)
     keys = [key for key in sorted(saved) if key in current and effect_of(key) in effects]
@@ -224,7 +215,7 @@ def find_differences(saved: Settings, current: Settings, effects: Iterable[Effec
 
 
 def advise(saved: Settings, current: Settings, use: Use) -> str:
-    """What to change in the config when tensors have other names or shapes; arguments as for ``check_settings``."""
+    """What to change in the config when tensors have other names or shapes, for the end of a message."""
     shapes = {Effect.SHAPE} if use is Use.BACKBONE else {Effect.SHAPE, Effect.OUTER_SHAPE}
     wrong = find_differences(saved, current, shapes.union(use.value))
     if wrong:
@@ -235,11 +226,7 @@ def advise(saved: Settings, current: Settings, use: Use) -> str:
 
 
 def changed_keys(saved: Settings, current: Settings) -> dict[str, tuple[Any, Any]]:
-    """The keys that differ and on which the result of a run depends.
-
-    Returns:
-        Key to saved and current value, in alphabetical order; ``ABSENT`` where one side has no such key.
-    """
+    """The keys that differ and affect the result of a run, with saved and current value; ``ABSENT`` for no value."""
     pairs = {key: (saved.get(key, ABSENT), current.get(key, ABSENT)) for key in sorted({*saved, *current})}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1] and effect_of(key) is not Effect.NOTHING}
 
@@ -254,7 +241,7 @@ def _is_used(key: str, settings: Settings, effects: frozenset[Effect]) -> bool:
 
 
 def _reduce(key: str, value: Any, exact: bool) -> Any:
-    """A value without what does not matter for the weights."""
+    """Maps values that mean the same for the weights to one value."""
     if key == "MODEL.TIMM.NAME":  # what follows the dot is which weights timm would load
         return value.partition(".")[0]
     if key == "MODEL.CLSNET.IN_FEATURES":

@@ -30,8 +30,8 @@ def read_checkpoint(path: str, allow_pickle: bool = False, mapped: bool = False,
     Args:
         path: a local file in the layout of imgcls, detectron2, timm, torchvision, pycls or Caffe2, or a bare dict of
             tensors.
-        allow_pickle: also read a file that holds other objects. Reading such a file can run code that is in it.
-        mapped: leave the tensors in the file until they are used, which makes reading take milliseconds.
+        allow_pickle: also read a file that holds other objects, which can run code while they are read.
+        mapped: memory-map the file: a tensor is read when it is used, and this call takes milliseconds.
         raw: take the raw weights of a timm or torchvision file that also has their moving average. By default the
             average is taken, with a warning. The ``"ema"`` entry of imgcls is not affected.
 
@@ -39,8 +39,8 @@ def read_checkpoint(path: str, allow_pickle: bool = False, mapped: bool = False,
         The entries of the file, with the tensors under ``"model"``.
 
     Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file is truncated, not a checkpoint, or a pickle while ``allow_pickle`` is off.
+        UserFileNotFoundError: the file does not exist.
+        UserError: the file is truncated, not a checkpoint, or a pickle while ``allow_pickle`` is off.
     """
     if not os.path.isfile(path):
         raise UserFileNotFoundError(f"{path}: no such checkpoint")
@@ -67,25 +67,16 @@ def read_checkpoint(path: str, allow_pickle: bool = False, mapped: bool = False,
 
 
 def check_pickle(path: str, allow_pickle: bool) -> None:
-    """Refuses the name of a pickle file.
-
-    Raises:
-        ValueError: ``path`` ends in ``.pkl`` and ``allow_pickle`` is off.
-    """
+    """Raises a ``UserError`` if ``path`` ends in ``.pkl`` and ``allow_pickle`` is off."""
     if path.endswith(".pkl") and not allow_pickle:
         raise UserError(f"{path} is a pickle, which can run code when it is read; give a .pth file{_FLAG}")
 
 
 def write_checkpoint(path: str, checkpoint: dict[str, Any], advice: str = "name another file") -> None:
-    """Writes a checkpoint; if this fails, an existing ``path`` is unchanged.
-
-    Args:
-        path: the file.
-        checkpoint: tensors and plain Python types.
-        advice: what the user can do when the file cannot be written.
+    """Writes tensors and plain Python types; if this fails, an existing ``path`` is unchanged.
 
     Raises:
-        ValueError: the file cannot be written.
+        UserError: the file cannot be written; ``advice`` ends the message.
         TypeError: ``read_checkpoint`` would refuse the checkpoint.
     """
     with replace_file(path, advice) as file:
@@ -98,19 +89,10 @@ def write_checkpoint(path: str, checkpoint: dict[str, Any], advice: str = "name 
 
 
 def read_weights(path: str, allow_pickle: bool = False, raw: bool = False) -> dict[str, Any]:
-    """Reads a ``.safetensors`` file, or any file that ``read_checkpoint`` reads.
-
-    Args:
-        path: a local file.
-        allow_pickle: see ``read_checkpoint``.
-        raw: see ``read_checkpoint``.
-
-    Returns:
-        A dict with the tensors under ``"model"``.
+    """Reads a ``.safetensors`` file, or any file that ``read_checkpoint`` reads, with the same arguments and errors.
 
     Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file is truncated, has no tensors, or safetensors is not installed.
+        UserError: also if safetensors is needed and not installed.
     """
     if not path.endswith(".safetensors"):
         return read_checkpoint(path, allow_pickle, raw=raw)
@@ -141,7 +123,7 @@ def _read(path: str, allow_pickle: bool, mapped: bool) -> Any:
 
 
 def _find_model(path: str, checkpoint: dict[str, Any], raw: bool) -> dict[str, Any]:
-    """The entries of a file in any layout, with the weights under ``"model"``."""
+    """Returns the entries of a file in any layout, with the weights under ``"model"``."""
     layout = next((name for name in _LAYOUTS if name in checkpoint), "")
     average = next((name for name in _AVERAGES if isinstance(checkpoint.get(name), dict)), "")
     if average and not raw:

@@ -1,4 +1,4 @@
-"""Hand-off of a classifier's backbone to detectors, proved by comparing every tensor."""
+"""Hand-off of a classifier's backbone to detectors, verified by comparing every tensor."""
 
 import os
 import re
@@ -28,7 +28,7 @@ from imgcls.errors import UserError
 
 # A name up to the stage: "stages.mob5", "res5", "net.blocks.4", "net.model.blocks.4", "net.layer4".
 _STAGE = re.compile(r"(net\.)?(model\.)?((stages|blocks|features)\.)?[^.]+")
-# The names of our own builders; they show where in a detector the backbone is.
+# The names of our own builders, which tell whether the backbone of a detector is inside an FPN.
 _OUR_BUILDER = re.compile(r"build_(retinanet_)?(mnetv[12]|timm)(_fpn)?_backbone")
 _Network = TypeVar("_Network", bound=nn.Module)
 
@@ -43,7 +43,7 @@ class LoadReport:
         missing: only in the model.
         unexpected: only in the file.
         mismatched: in both, but different; each with the difference.
-        left_out: of later stages, which the model does not build and does not need.
+        left_out: only in the file, in a later stage that the model does not build because it does not need it.
     """
 
     source: str
@@ -131,23 +131,16 @@ def load_backbone(model: nn.Module, path: str, cfg: CfgNode | None = None) -> Lo
 
 
 def find_backbone(model: nn.Module) -> nn.Module:
-    """The part of a model that takes a classifier's backbone; with an FPN that is its bottom-up network."""
+    """The module that the tensors of a backbone checkpoint belong to; inside an FPN it is the bottom-up network."""
     for name in ("module", "backbone", "bottom_up"):  # the first is DDP's
         model = getattr(model, name, model)
     return model
 
 
 def check_fit(checkpoint: Mapping[str, Any], backbone: nn.Module, expected: Settings, source: str) -> None:
-    """Checks that a backbone checkpoint computes in this backbone what it computed where it was trained.
+    """Checks that a backbone checkpoint will compute in ``backbone`` what it computed where it was trained.
 
-    Args:
-        checkpoint: as ``read_checkpoint`` returns it.
-        backbone: what it is to be loaded into.
-        expected: see ``build_expected``.
-        source: its path, for messages.
-
-    Raises:
-        UserError: as ``load_backbone``.
+    ``expected`` is from ``build_expected``, ``source`` is the path of the checkpoint; raises as ``load_backbone``.
     """
     kind = kind_of(checkpoint)
     if kind == "classifier":
@@ -165,23 +158,19 @@ def check_fit(checkpoint: Mapping[str, Any], backbone: nn.Module, expected: Sett
 
 
 def check_loaded(tensors: Mapping[str, Tensor], backbone: nn.Module, source: str) -> LoadReport:
-    """Proves that every tensor of a backbone is equal to the file's.
-
-    Raises:
-        HandoffError: one is not.
-    """
+    """Raises a ``HandoffError`` unless every tensor of a backbone equals that of the file, bit by bit."""
     report = compare(backbone, tensors, source, values=True)
     if not report.complete:
-        _refuse(report, "the loader did not take them")
+        _refuse(report, "the loader did not load them")
     return report
 
 
 def build_checked(cfg: CfgNode, backbone: _Network) -> _Network:
     """Returns the backbone of a detector after a check that ``MODEL.WEIGHTS`` fits it.
 
-    detectron2's checkpointer only warns of weights that do not fit, and knows nothing of preprocessing. Scripts that
-    use it with our backbones do not call our checkpointers, but they do build the backbone. Nothing is unpickled, and
-    a file that cannot be read safely is not checked.
+    detectron2's checkpointer only warns about weights that do not fit, and does not compare preprocessing. Scripts
+    that use it with our backbones never call our checkpointers, but they do build the backbone, which calls this.
+    Nothing is unpickled; a file that cannot be read safely is not checked.
 
     Raises:
         UserError: as ``load_backbone``; for files of other projects, no tensor fits the backbone.
@@ -191,7 +180,7 @@ def build_checked(cfg: CfgNode, backbone: _Network) -> _Network:
         return backbone
     try:
         checkpoint = read_checkpoint(path, mapped=True)
-    except UserError:  # the checkpointer reports it; a resumed run does not even read it
+    except UserError:  # the checkpointer reports it; a resumed run does not read this file at all
         return backbone
     kind, expected = kind_of(checkpoint), build_expected(cfg)
     if kind == "classifier" or (kind == "backbone" and "imgcls" in checkpoint):
@@ -217,7 +206,7 @@ def _fits_anywhere(checkpoint: Mapping[str, Any], backbone: nn.Module, builder: 
     for name in drop_counters(state):
         for prefix in prefixes:
             found = [whole.get(prefix + name)]
-            if checkpoint.get("matching_heuristics", False):  # then the end of a name is enough
+            if checkpoint.get("matching_heuristics", False):  # detectron2 then also matches the end of a name
                 parts = (prefix + name).split(".")
                 found += [tensors.get(".".join(parts[i:])) for i in range(len(parts))]
             if any(tensor is not None and tensor.shape == state[name].shape for tensor in found):
@@ -244,12 +233,12 @@ def export_backbone(
         source: a classifier's checkpoint of either trainer or of the 2020 project.
         target: the backbone checkpoint; an existing file is replaced only if everything succeeds.
         verify: the config of a detector, which is built, loaded by detectron2's own checkpointer, and compared tensor
-            by tensor before ``target`` is written.
+            by tensor before ``target`` is written. None skips this.
         allow_pickle: see ``read_checkpoint``.
         raw: see ``read_checkpoint``.
 
     Returns:
-        What was done, in one line.
+        A one-line summary of what was done.
 
     Raises:
         UserFileNotFoundError: no such file.
@@ -271,13 +260,7 @@ def export_backbone(
 def verify_backbone(path: str, cfg: CfgNode, named: str = "") -> LoadReport:
     """Builds the detector of a config on the CPU, loads a backbone checkpoint as detectron2 does, and compares.
 
-    Args:
-        path: a backbone checkpoint.
-        cfg: the detector's config, which is not changed.
-        named: what messages call the file instead of ``path``.
-
-    Raises:
-        UserError: as ``load_backbone``.
+    ``cfg`` is not changed. Messages call the file ``named`` instead of ``path``. Raises as ``load_backbone``.
     """
     cfg = cfg.clone()
     cfg.defrost()

@@ -1,7 +1,6 @@
-"""Checkpointers of classifiers and detectors: they unpickle nothing unasked, and refuse what does not fit."""
+"""Checkpointers of classifiers and detectors, which refuse a file that does not fit the model or its config."""
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,46 +10,28 @@ from torch import nn
 from imgcls import __version__
 from imgcls.checkpoint.backbone import drop_counters, kind_of
 from imgcls.checkpoint.checkpointer import RunCheckpointer, require
-from imgcls.checkpoint.compat import (
-    Settings,
-    Use,
-    advise,
-    build_contract,
-    changed_keys,
-    check_settings,
-    read_settings,
-)
+from imgcls.checkpoint.compat import Settings, Use, advise, build_contract, changed_keys, check_settings, read_settings
 from imgcls.checkpoint.handoff import check_fit, check_loaded, find_backbone
-from imgcls.errors import UserError, UserFileNotFoundError
+from imgcls.errors import UserError
 
 _logger = logging.getLogger(__name__)
 
 
-class _SafeCheckpointer(RunCheckpointer):
-    """Reads local and remote files without unpickling them, and compares their settings with the config.
+class _SettingsCheckpointer(RunCheckpointer):
+    """Writes the settings of a run into every file, and compares those of the files that it reads with the config.
 
     Args:
         model: wrapped for distributed training or not.
         save_dir: the run's folder.
         info: the ``"imgcls"`` entry of what is saved, see ``build_info`` and ``build_detector_info``.
         expected: the settings that files are compared with, see ``build_expected``; by default those in ``info``.
-        keep: see ``RunCheckpointer``.
-        allow_pickle: also read files that hold pickled objects, which can run code.
-        checkpointables: objects with a state, by their name in the file; none for evaluation and prediction.
+        others: see ``RunCheckpointer``.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        save_dir: str,
-        *,
-        info: dict[str, Any],
-        expected: Settings | None = None,
-        keep: int = 0,
-        allow_pickle: bool = False,
-        **checkpointables: Any,
+        self, model: nn.Module, save_dir: str, *, info: dict[str, Any], expected: Settings | None = None, **others: Any
     ):
-        super().__init__(model, save_dir, keep=keep, allow_pickle=allow_pickle, **checkpointables)
+        super().__init__(model, save_dir, **others)
         self.info = info
         self.expected = read_settings(info) if expected is None else expected
         self._resumed = ""
@@ -58,34 +39,6 @@ class _SafeCheckpointer(RunCheckpointer):
     def save(self, name: str, *, tag: bool = True, **entries: Any) -> None:
         """Adds ``"imgcls"`` to the entries; otherwise as ``RunCheckpointer.save``."""
         super().save(name, tag=tag, imgcls=self.info, **entries)
-
-    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Loads a checkpoint; an empty path loads nothing.
-
-        Args:
-            path: a local file, or what detectron2's path manager fetches (``https://``, ``detectron2://``, ...).
-            args: see ``detectron2.checkpoint.DetectionCheckpointer.load``.
-            kwargs: likewise.
-
-        Raises:
-            UserFileNotFoundError: no such file.
-            UserError: the file is truncated, a pickle although ``allow_pickle`` is off, or does not fit the model or
-                its config.
-        """
-        url = path.partition("?matching_heuristics=")[0]  # detectron2's suffix
-        is_refused = url.endswith(".pkl") and not self.allow_pickle  # without fetching it
-        if "://" in url and not os.path.isfile(url) and not is_refused:
-            self._fetch(url)
-        return super().load(path, *args, **kwargs)
-
-    def _fetch(self, url: str) -> None:
-        """Fills the path manager's cache, from which detectron2's checkpointer takes the file."""
-        try:
-            found = os.path.isfile(self.path_manager.get_local_path(url))
-        except (OSError, ValueError, AssertionError) as error:  # what path handlers raise
-            raise UserError(f"MODEL.WEIGHTS {url} cannot be fetched ({' '.join(str(error).split())})") from error
-        if not found:
-            raise UserFileNotFoundError(f"MODEL.WEIGHTS {url}: no such checkpoint")
 
     @property
     def _must_be_whole(self) -> bool:
@@ -98,7 +51,8 @@ class _SafeCheckpointer(RunCheckpointer):
         except UserError as error:
             if filename == self.source:
                 raise
-            raise UserError(f"MODEL.WEIGHTS {self.source}: {error}") from error  # the file is in the cache
+            # ``filename`` is in the cache of downloads; the user knows only the URL.
+            raise UserError(f"MODEL.WEIGHTS {self.source}: {error}") from error
         self._check(checkpoint)
         return checkpoint
 
@@ -123,7 +77,7 @@ class _SafeCheckpointer(RunCheckpointer):
             )
 
 
-class ClsCheckpointer(_SafeCheckpointer):
+class ClsCheckpointer(_SettingsCheckpointer):
     """Writes and reads checkpoints of a ``ClsNet``; class names and every tensor are checked on reading."""
 
     def _check_resumable(self, checkpoint: Mapping[str, Any], path: str) -> None:
@@ -147,7 +101,7 @@ class ClsCheckpointer(_SafeCheckpointer):
             self._check_classes(info["classes"])
 
     def _check_classes(self, saved: Sequence[str]) -> None:
-        """Refuses as many other classes, or the same in another order: their tensors fit, and would be wrong."""
+        """Refuses other names or another order of as many classes: the tensors would fit, but with wrong labels."""
         current = self.info["classes"]
         wrong = [index for index, (old, new) in enumerate(zip(saved, current, strict=False)) if old != new]
         if wrong and len(saved) == len(current):
@@ -161,7 +115,7 @@ class ClsCheckpointer(_SafeCheckpointer):
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         has_head = kind_of(checkpoint) == "classifier"
         incompatible = super()._load_model(checkpoint)
-        shapes = {key for key, _, _ in incompatible.incorrect_shapes}  # fvcore counts these as missing, too
+        shapes = {key for key, *_ in incompatible.incorrect_shapes}  # fvcore counts these as missing, too
         missing = [key for key in drop_counters(incompatible.missing_keys) if key not in shapes]
         if not has_head:  # a backbone checkpoint: the head keeps its initial values
             missing = [key for key in missing if not key.startswith("head.")]
@@ -181,18 +135,14 @@ class ClsCheckpointer(_SafeCheckpointer):
             )
         if not has_head and self._must_be_whole:
             raise UserError(
-                f"{self.source} has a backbone but no head, and random weights in its place would be scored; "
+                f"{self.source} has a backbone but no head, and a head with random weights would be scored; "
                 "train a classifier on it first, or set MODEL.WEIGHTS to a classifier's checkpoint"
             )
         return incompatible
 
 
 def build_info(cfg: CfgNode, classes: Sequence[str]) -> dict[str, Any]:
-    """The ``"imgcls"`` entry of a classifier's checkpoint, in plain Python types.
-
-    Args:
-        cfg: the run's config.
-        classes: names in the order of the labels.
+    """The ``"imgcls"`` entry of a classifier's checkpoint, in plain Python types; ``classes`` are in label order.
 
     Raises:
         UserError: there are no classes.
@@ -213,7 +163,7 @@ def build_info(cfg: CfgNode, classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-class DetectorCheckpointer(_SafeCheckpointer):
+class DetectorCheckpointer(_SettingsCheckpointer):
     """Writes and reads checkpoints of a detector; a backbone that did not load is an error."""
 
     def _check(self, checkpoint: Mapping[str, Any]) -> None:
@@ -249,7 +199,7 @@ class DetectorCheckpointer(_SafeCheckpointer):
 
     def _check_backbone(self, incompatible: Any, backbone: nn.Module) -> None:
         prefix = next(name for name, module in self.model.named_modules() if module is backbone)
-        # Only convolutions: detectron2 fills in what is missing of a frozen norm.
+        # Only convolutions (4-d weights): detectron2 fills in the missing tensors of a frozen norm.
         names = {f"{prefix}.{key}" for key, tensor in backbone.state_dict().items() if tensor.dim() == 4}
         other = [key for key, *_ in incompatible.incorrect_shapes if key in names]
         if other or (names and names <= set(incompatible.missing_keys)):
@@ -262,9 +212,4 @@ class DetectorCheckpointer(_SafeCheckpointer):
 
 def build_detector_info(cfg: CfgNode) -> dict[str, Any]:
     """The ``"imgcls"`` entry of a detector's checkpoint, in plain Python types."""
-    return {
-        "version": __version__,
-        "kind": "detector",
-        "cfg": cfg.dump(),
-        "preprocessing": build_contract(cfg),
-    }
+    return {"version": __version__, "kind": "detector", "cfg": cfg.dump(), "preprocessing": build_contract(cfg)}

@@ -24,8 +24,7 @@ _logger = logging.getLogger(__name__)
 class RunLock:
     """The lock of a run's folder; released by `release`, at the end of a ``with`` block, or when the process ends.
 
-    Args:
-        descriptor: an open file that this process has locked, or None if there is no lock.
+    ``descriptor`` is an open file that this process has locked, or None where the file system cannot lock.
     """
 
     def __init__(self, descriptor: int | None):
@@ -45,17 +44,14 @@ class RunLock:
 
 
 def lock_run_folder(folder: str) -> RunLock:
-    """Locks ``folder/.lock`` so that no second run writes to the same folder. One process of a run must call this.
+    """Locks ``.lock`` in an existing folder against a second run. Only the main process of a run may call this.
 
     A POSIX record lock belongs to this process alone: the system releases it even when the process is killed, and
     forked or spawned children do not inherit it. A second call in the same process succeeds. Where the file system
     cannot lock, a warning is logged and the run continues without a lock.
 
-    Args:
-        folder: the run's folder, which must exist.
-
     Raises:
-        ValueError: another process holds the lock, or the file cannot be created.
+        UserError: another process holds the lock, or the file cannot be created.
     """
     path = os.path.join(folder, LOCK)
     try:
@@ -76,7 +72,7 @@ def lock_run_folder(folder: str) -> RunLock:
             "%s cannot be locked (%s); make sure that no other run has this OUTPUT_DIR", path, error.strerror
         )
         return RunLock(None)
-    with suppress(OSError):  # this is for the message only, and the disk may be full
+    with suppress(OSError):  # the disk may be full, and this text is only for the message above
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
     return RunLock(descriptor)
@@ -93,7 +89,7 @@ def read_tag(folder: str) -> str:
 
 
 def list_numbered(folder: str, below: str = "") -> list[str]:
-    """Lists the checkpoints of single iterations, newest first; with ``below``, only those before that file name."""
+    """Lists the numbered checkpoints, newest first; with ``below``, only those before the one of that file name."""
     limit = _NUMBERED.fullmatch(below)
     names = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
     found = {int(match[1]): match[0] for match in map(_NUMBERED.fullmatch, names) if match}
@@ -104,12 +100,12 @@ def list_numbered(folder: str, below: str = "") -> list[str]:
 def find_newest(folder: str) -> str:
     """Returns the newest readable checkpoint of a folder, or ``""`` if it has no checkpoint.
 
-    This is the one that ``last_checkpoint`` names or, if that is damaged, the newest before it. A run that was killed
-    during its first save has a checkpoint, but no ``last_checkpoint`` yet.
+    This is the one that ``last_checkpoint`` names or, if that is damaged, the newest before it. Without a
+    ``last_checkpoint``, as after a kill during the first save, it is the readable one with the highest number.
 
     Raises:
-        FileNotFoundError: ``last_checkpoint`` names a file that does not exist.
-        ValueError: there are checkpoints, but none can be read.
+        UserFileNotFoundError: ``last_checkpoint`` names a file that does not exist.
+        UserError: there are checkpoints, but none can be read.
     """
     tagged = read_tag(folder)
     if not tagged:
@@ -124,11 +120,7 @@ def find_newest(folder: str) -> str:
 
 
 def find_readable(path: str) -> str:
-    """Returns ``path`` or, if it is damaged, the newest readable checkpoint before it in its folder.
-
-    Raises:
-        ValueError: none can be read.
-    """
+    """Returns ``path`` or, if it is damaged, the newest readable checkpoint before it; a ``UserError`` if none is."""
     damage = find_damage(path)
     if not damage:
         return path
@@ -137,7 +129,7 @@ def find_readable(path: str) -> str:
 
 
 def find_damage(path: str) -> str:
-    """Says why a checkpoint cannot be read, or returns ``""``; checksums are compared, which torch does not do."""
+    """Returns why a checkpoint cannot be read, or ``""``; checks the checksums of the file, which torch does not."""
     try:
         read_checkpoint(path, mapped=True)
     except UserError as error:
@@ -155,7 +147,7 @@ def find_damage(path: str) -> str:
 def remove_old(path: str, keep: int) -> None:
     """Removes all but the newest ``keep`` of the numbered checkpoints up to ``path``.
 
-    The one that ``last_checkpoint`` names stays, and so do those with higher numbers, which come from an earlier,
+    The one that ``last_checkpoint`` names stays, and so do those with higher numbers: they may come from an earlier,
     longer run in the same folder.
     """
     folder, name = os.path.split(path)
@@ -171,14 +163,9 @@ def remove_old(path: str, keep: int) -> None:
 
 
 def saved_seed(path: str) -> int:
-    """Returns the ``SEED`` of the run that wrote a checkpoint, or -1 if there is no checkpoint or it has no seed.
+    """Returns the ``SEED`` saved in a checkpoint, or in the newest one of a folder; -1 if there is none.
 
-    Args:
-        path: a checkpoint, or a folder whose newest one is read.
-
-    Raises:
-        FileNotFoundError: as ``find_newest``.
-        ValueError: as ``find_newest``.
+    Raises the same errors as ``find_newest``.
     """
     found = find_readable(path) if os.path.isfile(path) else find_newest(path)
     info = read_checkpoint(found, mapped=True).get("imgcls") if found else None

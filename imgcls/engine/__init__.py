@@ -1,4 +1,4 @@
-"""Running it: set-up, the loop, and two trainers around it."""
+"""Training and evaluation: set-up, the loop of iterations, and the two trainers around it."""
 
 from imgcls.engine.evaluate import evaluate
 from imgcls.engine.plain import PlainTrainer

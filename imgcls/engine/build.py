@@ -1,4 +1,4 @@
-"""What both trainers are built from, by the config."""
+"""The parts of both trainers that the config chooses: checkpointer, evaluator and PreciseBN."""
 
 import os
 import re
@@ -24,22 +24,14 @@ from imgcls.evaluation import ImageNetEvaluator, MultiLabelEvaluator
 
 
 def is_classifier(cfg: CfgNode) -> bool:
-    """Whether the config's model is ours; otherwise detectron2's own parts are used."""
+    """Whether the config's model is a ``ClsNet``; otherwise detectron2's own loaders and evaluators are used."""
     return cfg.MODEL.META_ARCHITECTURE == "ClsNet"
 
 
 def build_checkpointer(
     cfg: CfgNode, model: nn.Module, classes: Sequence[str] = (), allow_pickle: bool = False, **checkpointables: Any
 ) -> RunCheckpointer:
-    """A checkpointer that checks what it loads and writes what is needed to use it again.
-
-    Args:
-        cfg: of the run.
-        model: wrapped for distributed training or not.
-        classes: of the training set, for a classifier.
-        allow_pickle: whether files that can run code may be read.
-        **checkpointables: what else has a state, by its name in the file.
-    """
+    """Builds the checkpointer of a classifier, with the classes of its training set, or of a detector."""
     common = {"keep": cfg.SOLVER.KEEP_CHECKPOINTS, "allow_pickle": allow_pickle, **checkpointables}
     if is_classifier(cfg):
         return ClsCheckpointer(model, cfg.OUTPUT_DIR, info=build_info(cfg, classes), **common)
@@ -50,17 +42,13 @@ def build_checkpointer(
 def build_evaluator(
     cfg: CfgNode, dataset_name: str, output_folder: str | None = None, classes: Sequence[str] = ()
 ) -> DatasetEvaluator:
-    """An evaluator by the head for a classifier, COCO's for a detector.
+    """Builds the evaluator that fits a classifier's head, or COCO's for a detector.
 
-    Args:
-        cfg: of the run.
-        dataset_name: one of ``DATASETS.TEST``.
-        output_folder: for the result files; None for ``OUTPUT_DIR/inference``.
-        classes: of the training set, for a classifier.
+    Result files go to ``output_folder``, by default ``OUTPUT_DIR/inference``. A classifier needs its ``classes``.
     """
     folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
     if not is_classifier(cfg):
-        # pycocotools itself: detectron2's faster copy needs its compiled extension.
+        # pycocotools, because detectron2's faster implementation needs its compiled extension.
         return COCOEvaluator(dataset_name, output_dir=folder, use_fast_impl=False)
     if len(cfg.DATASETS.TEST) > 1:
         folder = os.path.join(folder, re.sub(r"[^\w.-]+", "_", dataset_name))
@@ -70,12 +58,9 @@ def build_evaluator(
 
 
 class PreciseBN:
-    """Replaces the running statistics of batch norm by means over ``TEST.PRECISE_BN.NUM_ITER`` batches.
+    """Replaces the running statistics of batch norm by means over ``num_iter`` batches of a loader of its own.
 
-    Args:
-        model: in training mode.
-        loader: of training batches, apart from the one that is trained on.
-        num_iter: batches to average over.
+    The model must be in training mode.
     """
 
     def __init__(self, model: nn.Module, loader: Any, num_iter: int):
@@ -87,7 +72,7 @@ class PreciseBN:
         """Takes the batches that follow an iteration: a resumed run takes the same ones as an uninterrupted one."""
         if isinstance(self.loader, ClsLoader):
             self.loader.start_at(iteration + 1)
-        with EventStorage():  # what the model logs here is of no iteration
+        with EventStorage():  # what the model logs here must not get into the run's storage
             update_bn_stats(self.model, iter(self.loader), self.num_iter)
 
 

@@ -37,14 +37,9 @@ def evaluate_datasets(
     datasets: Datasets,
     evaluators: Sequence[DatasetEvaluator] | None = None,
 ) -> OrderedDict:
-    """Evaluates a classifier on every test set.
+    """Evaluates a classifier on every test set, with the trainer's ``build_test_loader`` and ``build_evaluator``.
 
-    Args:
-        trainer: its ``build_test_loader`` and ``build_evaluator`` are used.
-        cfg: of the run.
-        model: to evaluate.
-        datasets: of the run.
-        evaluators: one for each test set; None builds them.
+    ``evaluators`` has one for each test set; None builds them.
 
     Returns:
         Results by test set, or those of the only one; empty on all ranks but the main process.
@@ -66,17 +61,10 @@ def evaluate_datasets(
 def evaluate_with_ema(
     trainer: type["Trainer"], cfg: CfgNode, model: nn.Module, ema: AveragedModel | None, datasets: Datasets | None
 ) -> OrderedDict:
-    """Evaluates a model and, where there is one, the average of its weights, whose results are under ``"ema"``.
-
-    Args:
-        trainer: its ``test`` and ``build_evaluator`` are used.
-        cfg: of the run.
-        model: to evaluate.
-        ema: the average of its weights, or None.
-        datasets: of the run; None for a detector.
+    """Evaluates a model with the trainer's ``test``, and then the average of its weights unless ``ema`` is None.
 
     Returns:
-        What the evaluators give, on the main process; empty on the others.
+        The results of the evaluators, those of the average under ``"ema"``; empty on all ranks but the main process.
     """
     results = call_with(trainer.test, cfg, model, datasets=datasets)
     if ema is not None:
@@ -98,20 +86,17 @@ def evaluate(
     resume: bool = False,
     allow_pickle: bool = False,
 ) -> OrderedDict:
-    """Evaluates ``MODEL.WEIGHTS``, or with ``resume`` the last checkpoint, on every set of ``DATASETS.TEST``.
+    """Evaluates ``MODEL.WEIGHTS`` on every set of ``DATASETS.TEST``, and returns the same as ``evaluate_with_ema``.
 
     Args:
         trainer: builds the model, its checkpointer and the evaluators.
-        cfg: of the run.
+        cfg: the config of the run.
         datasets: of the run; None reads them.
-        resume: take the last checkpoint in ``OUTPUT_DIR``.
+        resume: whether to evaluate the last checkpoint in ``OUTPUT_DIR`` instead.
         allow_pickle: whether a file that can run code may be read.
 
-    Returns:
-        As ``evaluate_with_ema``.
-
     Raises:
-        ValueError: no weights are named, or ``SOLVER.EMA_DECAY`` asks for averaged ones that are not in the file.
+        UserError: no weights are given, or ``SOLVER.EMA_DECAY`` asks for averaged ones that are not in the file.
     """
     if datasets is None and is_classifier(cfg):
         datasets = read_run_datasets(cfg)
@@ -138,9 +123,9 @@ def evaluate(
 
 
 def call_with(function: Callable[..., Any], *args: Any, **extra: Any) -> Any:
-    """Calls a method that a user may have overridden, with those of our keyword arguments that it takes.
+    """Calls a method with those of our additional keyword arguments that it accepts.
 
-    An override that was written for detectron2's ``DefaultTrainer`` has only its arguments.
+    A user's override that was written for detectron2's ``DefaultTrainer`` does not know them.
     """
     parameters = signature(function).parameters
     takes_all = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values())

@@ -27,7 +27,7 @@ def choose_backend(device: str, asked: str | None = None) -> str:
     """NCCL for GPUs and gloo for the CPU, unless another is asked for.
 
     Raises:
-        ValueError: unknown, or not for this device.
+        UserError: the backend is unknown, or does not work with this device.
     """
     fitting = "nccl" if device.startswith("cuda") else "gloo"
     if asked not in (None, *_BACKENDS):
@@ -38,15 +38,11 @@ def choose_backend(device: str, asked: str | None = None) -> str:
 
 
 def choose_gpu(rank: ProcessRank, here: int) -> int:
-    """The index of a process's own GPU among the ``here`` that it sees.
-
-    Raises:
-        ValueError: there are not enough.
-    """
+    """The index of a process's own GPU among the ``here`` visible ones; a ``UserError`` if there are too few."""
     if rank.local_world_size <= here:
         return rank.local_rank
     if here == 1 and rank.launcher == "srun":
-        return 0  # --gpus-per-task shows every task its own only
+        return 0  # with --gpus-per-task, each task sees only its own GPU
     raise UserError(
         f"{rank.local_world_size} processes on this machine (--num-gpus or --multiprocessing-distributed; torchrun: "
         f"--nproc-per-node; Slurm: --ntasks-per-node) need a GPU each; it has {here}"
@@ -57,7 +53,7 @@ def check_gpus(device: str, rank: ProcessRank) -> None:
     """Checks that every process of this machine has its GPU, before any is started.
 
     Raises:
-        ValueError: there are too few; ``device`` names one that does not exist, or one GPU for several processes.
+        UserError: there are too few; or ``device`` names one that does not exist, or one GPU for several processes.
     """
     if not device.startswith("cuda"):
         return
@@ -72,16 +68,13 @@ def check_gpus(device: str, rank: ProcessRank) -> None:
 
 
 def join_group(rank: ProcessRank, device: str, backend: str, timeout: timedelta) -> None:
-    """Makes the process group, and detectron2's local group of this machine, for all versions of detectron2.
+    """Creates the process group, and detectron2's group of the processes on this machine.
 
-    Args:
-        rank: of this process.
-        device: ``"cuda"`` makes a GPU of its own the current one of every process.
-        backend: ``"nccl"`` or ``"gloo"``.
-        timeout: of this meeting and of all collective operations afterwards.
+    On the device ``"cuda"``, each process first selects a GPU of its own. ``timeout`` applies to this call and to all
+    later collective operations.
 
     Raises:
-        ValueError: the processes did not meet.
+        UserError: the processes could not connect to each other.
     """
     if device == "cuda":
         torch.cuda.set_device(choose_gpu(rank, torch.cuda.device_count()))
@@ -119,28 +112,28 @@ def launch(
     backend: str | None = None,
     timeout: timedelta = TIMEOUT,
 ) -> Any:
-    """Runs ``main(args)`` in every process of a run, in a process group where there are several.
+    """Runs ``main(args)`` in every process of a run, in a process group if there are several.
 
-    A process that torchrun or srun has started joins the others and starts none. Otherwise ``processes`` are spawned
-    on this machine, where it is more than one.
+    A process that torchrun or srun has started joins the others and starts none. Otherwise, if ``processes`` is more
+    than one, that many are spawned on this machine.
 
     Args:
-        main: a function of a module, which spawned processes import.
+        main: a module-level function, because spawned processes import it by name.
         args: its argument.
-        device: ``MODEL.DEVICE``; each process on ``"cuda"`` gets a GPU of its own. Where there is none, or
+        device: ``MODEL.DEVICE``; with ``"cuda"``, each process gets a GPU of its own. If the machine has no GPU or
             ``processes`` is 0, one process runs on the CPU.
-        processes: on this machine.
-        num_machines: of the run.
-        machine_rank: of this machine, from 0.
-        dist_url: ``tcp://HOST:PORT`` where the processes meet; ``"auto"`` finds a free port, on one machine.
+        processes: number of processes on this machine.
+        num_machines: number of machines in the run.
+        machine_rank: the rank of this machine, from 0.
+        dist_url: ``tcp://HOST:PORT`` of the first machine; ``"auto"`` finds a free port if there is only one machine.
         backend: ``"nccl"`` or ``"gloo"``; None chooses by the device.
         timeout: of collective operations.
 
     Returns:
-        What ``main`` returns; None where processes were spawned.
+        The result of ``main``; None if processes were spawned.
 
     Raises:
-        ValueError: processes, machines, device and backend do not fit together.
+        UserError: processes, machines, device and backend do not fit together.
         ProcessRaisedException, ProcessExitedException, SystemExit: a spawned process failed, see ``supervise``.
     """
     if processes < 0:
@@ -177,7 +170,7 @@ def usable_device(device: str, processes: int) -> str:
 
 
 def _warn_of_other_numbers(rank: ProcessRank, processes: int, num_machines: int) -> None:
-    """1 is the default and 0 means CPU, so neither conflicts with the launcher."""
+    """Warns that the launcher overrides the command line, where 1 is the default and 0 means CPU."""
     same = processes in (0, 1, rank.local_world_size) and num_machines in (1, rank.num_machines)
     if not same and rank.local_rank == 0:
         _logger.warning(

@@ -1,10 +1,10 @@
-"""The one order of an iteration, for both trainers.
+"""The order of what happens in an iteration, for both trainers.
 
 step -> read scalars -> save -> evaluate -> best -> write the line -> model_best -> patience, end or preemption
 
-A checkpoint is written before anything that can fail: an evaluation that meets a damaged image or a full disk costs no
-trained iteration. The checkpoint notes what was still pending in its iteration (``"pending"``), and a resumed run does
-that first, so that it ends with the same bits as an uninterrupted run.
+A checkpoint is written before the evaluation, so that a damaged image or a full disk costs no trained iteration. The
+checkpoint lists what was still to be done in its iteration (``"pending"``), and a resumed run does that first. It then
+ends with the same bits as an uninterrupted run.
 """
 
 import logging
@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
+from detectron2.config import CfgNode
 from detectron2.engine.hooks import LRScheduler
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
@@ -32,16 +33,16 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """What is due after which iteration. It is the same on all ranks.
+    """What has to be done after which iteration; the same on all ranks.
 
     Attributes:
         last: the last iteration of the run.
         log_period: iterations between two lines of metrics.json.
-        eval_period: iterations between two evaluations, 0 for none but the last.
-        save_period: iterations between two checkpoints, 0 for none but those before an evaluation and at the end.
+        eval_period: iterations between two evaluations; 0 for only one, at the end.
+        save_period: iterations between two checkpoints; 0 for only those before an evaluation and at the end.
         evaluates: whether there is a test set.
-        epoch_ends: whether an epoch ends with an iteration; every epoch is then saved, and evaluated unless
-            ``eval_period`` is given. None ignores epochs.
+        epoch_ends: tells whether an epoch ends with an iteration. The run is saved at the end of every epoch, and also
+            evaluated unless ``eval_period`` is given. None ignores epochs.
     """
 
     last: int
@@ -52,7 +53,7 @@ class Plan:
     epoch_ends: Callable[[int], bool] | None = None
 
     def due(self, iteration: int) -> set[str]:
-        """What of ``WRITE``, ``SAVE`` and ``EVALUATE`` is due after an iteration; an evaluation includes a save."""
+        """Which of ``WRITE``, ``SAVE`` and ``EVALUATE`` are due after an iteration; an evaluation includes a save."""
         ends = iteration == self.last
         epoch_ends = self.epoch_ends is not None and self.epoch_ends(iteration)
         due = set()
@@ -65,8 +66,20 @@ class Plan:
         return due
 
 
+def build_plan(cfg: CfgNode, last: int, epoch_ends: Callable[[int], bool] | None = None) -> Plan:
+    """The plan with the periods of a config."""
+    return Plan(
+        last=last,
+        log_period=cfg.SOLVER.LOG_PERIOD,
+        eval_period=cfg.TEST.EVAL_PERIOD,
+        save_period=cfg.SOLVER.CHECKPOINT_PERIOD,
+        evaluates=bool(cfg.DATASETS.TEST),
+        epoch_ends=epoch_ends,
+    )
+
+
 class LoopFace:
-    """What a trainer adds to the loop: its hooks and what it prints. Every method may be left as it is."""
+    """What a trainer adds to the loop: its hooks and what it prints. No method has to be overridden."""
 
     def start(self, storage: EventStorage) -> None:
         """Called once before the first iteration."""
@@ -82,7 +95,7 @@ class LoopFace:
         return {}
 
     def before_save(self, iteration: int) -> None:
-        """Called before the checkpoint that precedes an evaluation; may change the weights' statistics."""
+        """Called before the checkpoint that precedes an evaluation; may update batch norm's statistics."""
 
     def read(self, rows: Sequence[IterationScalars]) -> None:
         """Gets the scalars of the iterations since the last call, on all ranks."""
@@ -101,12 +114,12 @@ class Loop:
     """Trains from ``first`` to the last iteration of a plan.
 
     Args:
-        run: all that is saved and resumed.
+        run: everything that is saved and resumed.
         plan: what is due when.
         run_step: trains one iteration; returns losses (scalars by name) and the seconds spent waiting for data.
-        evaluate: returns nested results on the main process; called on all ranks.
+        evaluate: called on all ranks; returns nested results on the main process.
         face: what the trainer adds.
-        writers: of the scalars, used on the main process.
+        writers: write the scalars, on the main process.
     """
 
     def __init__(
@@ -155,7 +168,9 @@ class Loop:
                     self._train(first, preemption)
             finally:
                 self.face.end()
-                self._close_writers()
+                for writer in self.writers:
+                    with suppress(OSError):  # must not replace an exception that is already propagating
+                        writer.close()
             seconds = time.perf_counter() - begin
             _logger.info(
                 "Total training time: %s (%s on evaluation and checkpoints)",
@@ -211,7 +226,7 @@ class Loop:
         self._finish(iteration, pending)
 
     def _finish(self, iteration: int, due: set[str]) -> None:
-        """What comes after the checkpoint of an iteration: evaluation, line, and the checkpoints of the results."""
+        """Does what follows the checkpoint of an iteration: evaluation, line, and model_best and model_final."""
         best = self.run_state.best
         if EVALUATE in due:
             self.results = self.evaluate()
@@ -239,11 +254,6 @@ class Loop:
             path = self.run_state.save(name, iteration, sorted(pending), tag=tag)
             if tag:
                 self.face.saved(path)
-
-    def _close_writers(self) -> None:
-        for writer in self.writers:
-            with suppress(OSError):  # an exception that is on its way counts more
-                writer.close()
 
 
 def _divides(period: int, done: int, otherwise: bool = False) -> bool:

@@ -25,7 +25,7 @@ from imgcls.data import build_train_loader
 from imgcls.data.dataset import Datasets
 from imgcls.engine.build import build_checkpointer, build_precise_bn
 from imgcls.engine.evaluate import evaluate_with_ema, read_run_datasets
-from imgcls.engine.loop import Loop, LoopFace, Plan
+from imgcls.engine.loop import Loop, LoopFace, build_plan
 from imgcls.engine.run_state import RunState
 from imgcls.engine.scalars import IterationScalars, Progress, TrainingAccuracy
 from imgcls.engine.trainer import Trainer
@@ -35,16 +35,11 @@ _logger = logging.getLogger(__name__)
 
 
 class PlainTrainer:
-    """Trains a ``ClsNet``.
-
-    Args:
-        cfg: checked, with everything resolved (``engine.setup``).
-        datasets: the sets of ``DATASETS``; None reads them.
-        allow_pickle: whether ``MODEL.WEIGHTS`` may be a file that can run code.
+    """Trains a ``ClsNet``. The arguments are those of ``Trainer``.
 
     Attributes:
-        datasets: what is trained and tested on.
-        run_state: all that is saved and resumed.
+        datasets: the training and test sets.
+        run_state: everything that is saved and resumed.
         results: of the last evaluation, on the main process.
     """
 
@@ -60,18 +55,18 @@ class PlainTrainer:
         self.results: OrderedDict = OrderedDict()
 
     def load(self, resume: str = "", start_epoch: int = 0) -> None:
-        """Chooses what to start from.
+        """Loads what the training starts from.
 
         Args:
-            resume: a checkpoint of either trainer to resume, or a folder of them; empty for ``MODEL.WEIGHTS``. The
-                run's own folder may be without a checkpoint: that starts a new run.
-            start_epoch: epoch of the schedule and of the data to start in, without ``resume``.
+            resume: a checkpoint of either trainer to resume, or a folder of them; empty for ``MODEL.WEIGHTS``. If it
+                is the run's own folder and has no checkpoint, a new run starts.
+            start_epoch: epoch of the schedule and of the data in which a new run starts.
         """
         run = self.run_state
         if resume:
             own = os.path.isdir(resume) and _same(resume, self.cfg.OUTPUT_DIR)
             if run.resume("" if own else resume):
-                self._link(run.checkpointer.source)  # a killed run may not have got there
+                self._link(run.checkpointer.source)  # a killed run may not have reached this step
         else:
             run.load()
         if not run.first and start_epoch:
@@ -83,30 +78,20 @@ class PlainTrainer:
 
         Raises:
             SystemExit: with ``preempt.EXIT_CODE``, after SIGTERM or SIGUSR1 and a checkpoint.
-            FloatingPointError: a loss is not finite.
+            NonFiniteLossError: a loss is not finite.
         """
         cfg, run = self.cfg, self.run_state
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
         progress = Progress(self.loader.num_images, self.loader.batch_size, cfg.SOLVER.MAX_ITER - 1)
-        plan = Plan(
-            last=progress.last,
-            log_period=cfg.SOLVER.LOG_PERIOD,
-            eval_period=cfg.TEST.EVAL_PERIOD,
-            save_period=cfg.SOLVER.CHECKPOINT_PERIOD,
-            evaluates=bool(cfg.DATASETS.TEST),
-            epoch_ends=progress.epoch_ends,
-        )
         batches = iter(self.loader)
-        writers = [JSONWriter(run.log.path)] if comm.is_main_process() else ()
-        loop = Loop(
+        Loop(
             run,
-            plan,
+            build_plan(cfg, progress.last, progress.epoch_ends),
             run_step=lambda iteration: run.step(batches, iteration),
             evaluate=self._evaluate,
             face=_Console(self, progress),
-            writers=writers,
-        )
-        loop.run()
+            writers=[JSONWriter(run.log.path)] if comm.is_main_process() else (),
+        ).run()
         if cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
             verify_results(cfg, self.results)
         return self.results
@@ -117,7 +102,7 @@ class PlainTrainer:
         return self.results
 
     def _link(self, path: str) -> None:
-        """Makes ``checkpoint.pth`` a second name of a file in the run's folder."""
+        """Makes ``checkpoint.pth`` another name of a file in the run's folder."""
         folder = self.run_state.checkpointer.save_dir
         other = os.path.join(folder, "checkpoint.pth")
         if comm.is_main_process() and _same(os.path.dirname(path), folder) and not _same(path, other):
@@ -125,7 +110,7 @@ class PlainTrainer:
 
 
 class _Console(LoopFace):
-    """The line that is printed, and the second name of the last checkpoint."""
+    """Prints a line of progress, and gives the last checkpoint its second name."""
 
     def __init__(self, trainer: PlainTrainer, progress: Progress):
         cfg = trainer.cfg
@@ -161,7 +146,7 @@ def _same(one: str, other: str) -> bool:
 
 
 def _link(path: str, other: str) -> None:
-    """A second name for a complete file, by which PyTorch's users look for it."""
+    """Gives a complete file a second name, the one that PyTorch's ImageNet example uses."""
     temporary = f"{path}.link"
     with suppress(FileNotFoundError):  # of a run that was killed right here
         os.unlink(temporary)

@@ -1,4 +1,4 @@
-"""Leaving in order when the scheduler takes the machine away: SIGTERM and SIGUSR1 end a run with exit code 75."""
+"""Preemption by a job scheduler: SIGTERM and SIGUSR1 end a run with a checkpoint and exit code 75."""
 
 import logging
 import signal
@@ -21,10 +21,10 @@ _logger = logging.getLogger(__name__)
 
 @contextmanager
 def leave_at_once() -> Iterator[None]:
-    """While nothing is trained yet, SIGTERM and SIGUSR1 raise ``SystemExit`` with ``EXIT_CODE`` right away.
+    """During set-up, when there is nothing to save, SIGTERM and SIGUSR1 raise ``SystemExit`` with ``EXIT_CODE``.
 
-    A scheduler then requeues a job that was preempted during set-up, too. Does nothing outside of the main thread,
-    where Python allows no handlers.
+    The scheduler then requeues a job that was preempted during set-up, too. Has no effect outside the main thread,
+    where Python does not allow signal handlers.
     """
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
@@ -42,12 +42,12 @@ def leave_at_once() -> Iterator[None]:
 
 
 class Preemption:
-    """As a context: SIGTERM and SIGUSR1 are remembered until the run has reached a point where it can be saved."""
+    """In a ``with`` block, only notes SIGTERM and SIGUSR1, so that the run can save a checkpoint before it exits."""
 
     def __init__(self) -> None:
         self._received = 0
         self._previous: dict[signal.Signals, signal._HANDLER] = {}
-        # The flag is a number on the CPU, whatever backend the gradients use.
+        # The ranks exchange a number on the CPU, which NCCL cannot do.
         self._group: Any = distributed.new_group(backend="gloo") if comm.get_world_size() > 1 else None
 
     def __enter__(self) -> "Preemption":
@@ -63,11 +63,10 @@ class Preemption:
             signal.signal(number, handler)
 
     def requested(self, check_other_ranks: bool = True) -> bool:
-        """Whether a rank of the run has received a signal.
+        """Whether any rank of the run has received a signal; all ranks get the same answer.
 
-        Args:
-            check_other_ranks: on several ranks this is a collective operation, and all ranks get the same answer;
-                without it, the answer is False. One process always answers at once.
+        With several ranks this is a collective operation; without ``check_other_ranks`` it is skipped and the answer
+        is False.
         """
         received = self._received
         if self._group is not None:

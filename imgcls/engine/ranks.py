@@ -1,4 +1,4 @@
-"""The rank of a process: given by torchrun or Slurm, or that of the processes we start."""
+"""The rank of a process, as torchrun or Slurm assigned it, or as we assign it to the processes that we start."""
 
 import re
 import socket
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from imgcls.errors import UserError
 
-# A batch script that srun did not start has SLURM_PROCID and SLURM_NTASKS too, but none of these.
+# A Slurm batch script itself has SLURM_PROCID and SLURM_NTASKS, too, but none of these.
 _SET_FOR_SRUN = {"SLURM_STEP_NUM_TASKS", "SLURM_LAUNCH_NODE_IPADDR", "MASTER_ADDR"}
 
 
@@ -44,16 +44,10 @@ class ProcessRank:
 
 
 def first_local_rank(processes: int, num_machines: int, machine_rank: int, dist_url: str) -> ProcessRank:
-    """The rank of the first process that we start on this machine.
-
-    Args:
-        processes: on this machine.
-        num_machines: of the run.
-        machine_rank: of this machine, from 0.
-        dist_url: ``"auto"`` for a free port of this machine.
+    """The rank of the first process that we start on this machine; see ``launch`` for the arguments.
 
     Raises:
-        ValueError: a number out of range, or an invalid address.
+        UserError: a number out of range, or an invalid address.
     """
     if num_machines < 1:
         raise UserError(f"the number of machines is {num_machines}; allowed: 1 or more")
@@ -65,25 +59,21 @@ def first_local_rank(processes: int, num_machines: int, machine_rank: int, dist_
                 f"--dist-url is auto for {num_machines} machines; give all of them the address and a free port of the "
                 "first one: --dist-url tcp://HOST:PORT"
             )
-        dist_url = f"tcp://127.0.0.1:{_free_port()}"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            dist_url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     if not re.fullmatch(r"tcp://.+:\d+|file://.+|env://", dist_url):
         raise UserError(f"--dist-url is {dist_url}; allowed: auto, tcp://HOST:PORT, file://PATH, env://")
     return ProcessRank(machine_rank * processes, num_machines * processes, 0, processes, dist_url, "spawn")
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
 def find_rank(env: Mapping[str, str]) -> ProcessRank | None:
-    """The rank that torchrun or srun has put into the environment; None where neither has started this process.
+    """The rank that torchrun or srun has put into the environment; None if neither has started this process.
 
     torchrun takes precedence, as it may itself be a task of srun.
 
     Raises:
-        ValueError: variables that are missing or do not fit together.
+        UserError: variables are missing or contradict each other.
     """
     if "LOCAL_RANK" in env:
         return _torchrun(env)
@@ -105,7 +95,7 @@ def _srun(env: Mapping[str, str]) -> ProcessRank | None:
     world_size = int(_first(env, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"))
     if world_size == 1:
         return None  # one process on an allocated machine, which may start others
-    # "4" or "4(x2)"; nodes that differ are "4,3".
+    # "4" or "4(x2)"; if nodes differ, "4,3".
     tasks = _first(env, "SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE")
     even = re.fullmatch(r"(\d+)(\(x\d+\))?", tasks)
     if even is None:
@@ -122,7 +112,7 @@ def _srun(env: Mapping[str, str]) -> ProcessRank | None:
 
 def _slurm_url(env: Mapping[str, str]) -> str:
     """An address on the machine of rank 0, with a port that depends on job and step, below the ephemeral ones."""
-    # The first node, not where srun was called: that may be a login node.
+    # The first node of the step. The host where srun was called may be a login node.
     host = env.get("MASTER_ADDR") or first_host(_first(env, "SLURM_STEP_NODELIST", "SLURM_LAUNCH_NODE_IPADDR"))
     port = env.get("MASTER_PORT")
     if port is None:

@@ -1,4 +1,4 @@
-"""All that a run is beside its config and data: what is saved and resumed together."""
+"""Everything that a run saves and resumes together: model, optimizer, schedule, average, best result and log."""
 
 import logging
 import math
@@ -18,7 +18,7 @@ from imgcls.errors import UserError
 from imgcls.solver import apply_schedule, build_ema, read_options
 
 WINDOW = 20  # detectron2's writers give medians over this many values
-# Seconds are those of a process; a resumed run does not inherit them.
+# Durations that were measured by one process; a resumed run does not inherit them.
 _OF_THE_PROCESS = {"time", "data_time", "rank_data_time", "eta_seconds"}
 
 _logger = logging.getLogger(__name__)
@@ -43,14 +43,10 @@ class BestTracker:
         self.value, self.iteration, self.waited = -math.inf, -1, 0
 
     def update(self, results: Mapping[str, float], iteration: int) -> bool:
-        """Whether the results of this iteration are the best; NaN never is.
-
-        Args:
-            results: metric name to value; may be empty, then nothing changes.
-            iteration: of the evaluated weights.
+        """Returns whether the results of an iteration are the best so far; NaN never is. Empty results change nothing.
 
         Raises:
-            ValueError: the metric is not among them.
+            UserError: the metric is not among the results.
         """
         if not results:
             return False
@@ -83,26 +79,22 @@ class BestTracker:
 
 
 class RunLog:
-    """What metrics.json needs of the past, so that a resumed run writes the lines of an uninterrupted one.
-
-    Args:
-        folder: of the run.
-        period: iterations between two lines.
+    """The past values that metrics.json depends on, so that a resumed run writes the lines of an uninterrupted one.
 
     Attributes:
+        path: metrics.json in the run's folder.
         written: the iteration of the last line, -1 before the first.
     """
 
-    def __init__(self, folder: str, period: int):
+    def __init__(self, folder: str):
         self.path = os.path.join(folder, "metrics.json")
-        self.period = period
         self.written = -1
         self.storage = EventStorage(0)
         self._loaded: Mapping[str, Any] | None = None
         self._truncates = True
 
     def start(self, storage: EventStorage) -> None:
-        """Takes over a run's storage, filled with what was loaded; lines after the checkpoint are dropped."""
+        """Fills the storage of a run with the loaded values, and removes the lines written after the checkpoint."""
         self.storage = storage
         if self._loaded is None:
             return
@@ -118,14 +110,14 @@ class RunLog:
         self._loaded = None
 
     def keep_lines(self) -> None:
-        """Leaves metrics.json as it is: the checkpoint that was loaded is of a run in another folder."""
+        """Makes ``start`` leave metrics.json as it is, because the checkpoint is from a run in another folder."""
         self._truncates = False
 
     def state_dict(self) -> dict[str, Any]:
-        """What a line that is still to come needs: values to smooth, and those that no line has had yet."""
+        """The values that later lines need: those to be smoothed, and those that no line contains yet."""
         hints, histories, latest = self.storage.smoothing_hints(), self.storage.histories(), self.storage.latest()
-        # Which one was put first differs in a resumed run. The smoothed ones come first, as in any run: detectron2's
-        # writer orders its lines by that.
+        # The writer orders a line by when each name first came up, which would differ in a resumed run. So the order
+        # is fixed here: smoothed names first, as in an uninterrupted run.
         names = sorted(histories.keys() - _OF_THE_PROCESS, key=lambda name: (not hints[name], name))
         scalars = [
             [name, hints[name], [list(value) for value in histories[name].values()[-WINDOW if hints[name] else -1 :]]]
@@ -145,15 +137,15 @@ class RunState:
     """Model, optimizer, schedule, averaged weights, best result and log of a run.
 
     Args:
-        cfg: of the run.
-        model: on its device, not wrapped.
-        optimizer: of its parameters.
+        cfg: the config of the run.
+        model: on its device, not wrapped in DDP.
+        optimizer: of the model's parameters.
         scheduler: of the optimizer.
-        build_checkpointer: gets the wrapped model, and as keyword arguments what else has a state.
+        build_checkpointer: called with the wrapped model and, as keyword arguments, the other objects with a state.
 
     Attributes:
         first: the iteration to start with.
-        pending: what a resumed run still has to do for the iteration before ``first``.
+        pending: the steps of the loop that a resumed run still has to do for the iteration before ``first``.
     """
 
     def __init__(
@@ -171,7 +163,7 @@ class RunState:
         self.wrapped = wrap_ddp(model)
         self.step = build_step(cfg, self.wrapped, optimizer, self.ema)
         self.best = BestTracker(cfg.TEST.BEST_METRIC, cfg.TEST.PATIENCE)
-        self.log = RunLog(cfg.OUTPUT_DIR, cfg.SOLVER.LOG_PERIOD)
+        self.log = RunLog(cfg.OUTPUT_DIR)
         parts = {"optimizer": optimizer, "scheduler": scheduler, "best": self.best, "log": self.log}
         if self.ema is not None:
             parts["ema"] = self.ema
@@ -182,14 +174,13 @@ class RunState:
         self.pending: Sequence[str] = ()
 
     def load(self) -> None:
-        """Loads ``MODEL.WEIGHTS`` for a new run; nothing where it is empty."""
+        """Loads ``MODEL.WEIGHTS`` for a new run; loads nothing if it is empty."""
         self.checkpointer.resume_or_load(self.weights, resume=False)
 
     def resume(self, path: str = "") -> bool:
-        """Resumes from a checkpoint, or from the last one of a folder; the config's schedule holds from here on.
+        """Resumes from a checkpoint, or from the last one of a folder; the config's schedule applies from there on.
 
-        Args:
-            path: a file or a folder; empty for the run's own folder, where a missing checkpoint starts a new run.
+        An empty path means the run's own folder, where a missing checkpoint starts a new run.
 
         Returns:
             Whether a checkpoint was resumed.
@@ -213,13 +204,9 @@ class RunState:
         apply_schedule(self.optimizer, self.scheduler, options, base_lrs)
 
     def save(self, name: str, iteration: int, pending: Sequence[str], tag: bool = True) -> str:
-        """Writes a checkpoint of a finished iteration and returns its path.
+        """Writes the checkpoint ``name`` of a finished iteration and returns its path; see ``RunCheckpointer.save``.
 
-        Args:
-            name: of the file, without ``.pth``.
-            iteration: that was finished last.
-            pending: what is still to be done for it.
-            tag: whether a resumed run starts from this checkpoint.
+        ``pending`` names the steps of the loop that are still to be done for this iteration.
         """
         self.checkpointer.save(name, tag=tag, iteration=iteration, pending=list(pending))
         return os.path.join(self.checkpointer.save_dir, f"{name}.pth")

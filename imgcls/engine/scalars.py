@@ -1,4 +1,4 @@
-"""The numbers of an iteration: they stay on the device until a line needs them, and become what is printed."""
+"""Losses and other scalars of iterations, which stay on the device until they are logged, and the printed line."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from imgcls.evaluation.metrics import topk_accuracy
 
 
 class IterationScalars(NamedTuple):
-    """What one iteration gave: means over the ranks, and the seconds of the slowest one."""
+    """The values of one iteration: means over the ranks, and durations of the slowest rank."""
 
     iteration: int
     losses: dict[str, float]
@@ -29,10 +29,10 @@ class IterationScalars(NamedTuple):
 
 
 class Scalars:
-    """Collects the scalars of iterations and reads all of them at once.
+    """Collects the scalars of iterations, so that they can be read together once every ``SOLVER.LOG_PERIOD``.
 
-    Reading one makes the host wait for the GPU, and ranks wait for each other: once every ``SOLVER.LOG_PERIOD``
-    iterations is enough. The wait belongs to the iterations that were read; their ``"time"`` is increased by it.
+    Reading makes the host wait for the GPU, and ranks wait for each other. This wait is divided between the iterations
+    that were read, and added to their ``"time"``.
     """
 
     def __init__(self) -> None:
@@ -41,22 +41,13 @@ class Scalars:
     def add(
         self, iteration: int, losses: Mapping[str, Tensor], scalars: Mapping[str, Tensor], **seconds: float
     ) -> None:
-        """Adds one iteration.
-
-        Args:
-            iteration: its number.
-            losses: scalars on any device.
-            scalars: other scalars, which are logged without smoothing.
-            **seconds: how long something took.
-        """
+        """Adds one iteration: losses, other scalars that are logged without smoothing, and durations by name."""
         self._rows.append((iteration, losses, scalars, seconds))
 
     def read(self, storage: EventStorage, begin: float | None = None) -> list[IterationScalars]:
-        """All that was added since the last call, which is also put into the storage; to be called on all ranks.
+        """Returns what was added since the last call and puts it into the storage; to be called on all ranks.
 
-        Args:
-            storage: of the run.
-            begin: ``time.perf_counter()`` when the host began to wait for the device; None for now.
+        ``begin`` is ``time.perf_counter()`` of when the host began to wait for the device; None for now.
         """
         begin = time.perf_counter() if begin is None else begin
         numbers = [(_numbers(losses), _numbers(scalars)) for _, losses, scalars, _ in self._rows]
@@ -115,7 +106,7 @@ class Progress:
     """Means over the epoch, or over as much of it as this process has seen.
 
     Args:
-        num_images: of the training set.
+        num_images: size of the training set.
         batch_size: of all ranks together.
         last: the last iteration of the run.
 
@@ -139,7 +130,7 @@ class Progress:
         return self.epoch(iteration + 1) > self.epoch(iteration)
 
     def add(self, rows: Sequence[IterationScalars]) -> None:
-        """Adds iterations, with their seconds ``"time"`` and of them ``"data_time"``, spent waiting for data."""
+        """Adds iterations; their ``seconds`` have ``"time"``, which includes ``"data_time"``, the wait for data."""
         for row in rows:
             if row.iteration > 0 and self.epoch_ends(row.iteration - 1):
                 self._sums, self.count = {}, 0
@@ -161,7 +152,7 @@ class Progress:
 
 
 def _numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
-    """One copy from the device for all of them."""
+    """Copies all values from the device at once."""
     if not values:
         return {}
     return dict(zip(values, torch.stack([value.double() for value in values.values()]).tolist(), strict=True))

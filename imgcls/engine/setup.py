@@ -32,12 +32,12 @@ _logger = logging.getLogger(__name__)
 
 @dataclass
 class RunSetup:
-    """What a run starts with. As a context it gives the run's folder free for other runs at the end.
+    """What a run starts with. At the end of a ``with`` block it unlocks the run's folder for other runs.
 
     Attributes:
         cfg: checked and frozen.
         datasets: the sets of ``DATASETS``; None for a detector.
-        lock: of the run's folder, on the main process of a training.
+        lock: of the run's folder; only on the main process of a training run.
     """
 
     cfg: CfgNode
@@ -62,8 +62,8 @@ def setup(args: argparse.Namespace) -> RunSetup:
         args: of detectron2's ``default_argument_parser``.
 
     Raises:
-        ValueError: config, data or output folder that cannot be used; another run uses the folder.
-        FileNotFoundError: a config or data file is missing.
+        UserError: config, data or output folder cannot be used, or another run uses the folder.
+        UserFileNotFoundError: a config or data file is missing.
     """
     cfg = load_cfg(args.config_file, args.opts)
     check_cfg(cfg)
@@ -80,7 +80,7 @@ def setup(args: argparse.Namespace) -> RunSetup:
         datasets = None
         if is_classifier(cfg):
             datasets = resolve_from_data(cfg)
-            check_cfg(cfg, resolved=True)  # again: some values are checked against what the data has
+            check_cfg(cfg, resolved=True)  # again, because some checks need the values that come from the data
             if not args.eval_only:
                 check_best_metric(cfg)
         elif cfg.SOLVER.EPOCHS:
@@ -98,7 +98,7 @@ def setup(args: argparse.Namespace) -> RunSetup:
 
 
 def _start(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """What detectron2's ``default_setup`` does, without its colours in log.txt and without replacing config.yaml."""
+    """Like detectron2's ``default_setup``, but log.txt has no colours and an evaluation keeps the run's config.yaml."""
     rank = comm.get_rank()
     _logger.info("Rank of current process: %d. World size: %d", rank, comm.get_world_size())
     _logger.info("Environment info:\n%s", collect_env_info())
@@ -118,7 +118,7 @@ def _start(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 
 def choose_device(cfg: CfgNode, num_gpus: int) -> None:
-    """``MODEL.DEVICE`` "cuda" becomes "cpu" where no GPU was asked for, or where there is none (with a warning)."""
+    """Changes ``MODEL.DEVICE`` "cuda" to "cpu" if no GPU was asked for, or if there is none (with a warning)."""
     device = usable_device(cfg.MODEL.DEVICE, num_gpus)
     if device != cfg.MODEL.DEVICE and num_gpus > 0:
         count = comm.get_world_size()
@@ -127,11 +127,9 @@ def choose_device(cfg: CfgNode, num_gpus: int) -> None:
 
 
 def choose_seed(cfg: CfgNode, resume: bool | str = False) -> None:
-    """A negative ``SEED`` becomes that of the run which is resumed, or a new one, which is in config.yaml then.
+    """Replaces a negative ``SEED`` by that of the resumed run, or by a random one, which config.yaml then records.
 
-    Args:
-        cfg: changed in place.
-        resume: a checkpoint or a folder of them; True for those in ``OUTPUT_DIR``.
+    ``resume`` is a checkpoint or a folder of them; True means ``OUTPUT_DIR``.
     """
     if cfg.SEED < 0 and resume:
         path = resume if isinstance(resume, str) else cfg.OUTPUT_DIR
@@ -141,7 +139,7 @@ def choose_seed(cfg: CfgNode, resume: bool | str = False) -> None:
 
 
 def _check_writable(folder: str) -> None:
-    """Refuses a folder that cannot be written to before an hour of training, not after it."""
+    """Refuses a folder that cannot be written to before the training starts, rather than at the first save."""
     try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -157,8 +155,8 @@ def resolve_from_data(cfg: CfgNode) -> Datasets:
     becomes negatives / positives of each class there. Lengths in epochs are turned into iterations.
 
     Raises:
-        ValueError: labels that do not fit the head or the class count; a test set with classes of its own.
-        FileNotFoundError: a set is missing.
+        UserError: labels do not fit the head or the class count, or a test set has other classes.
+        UserFileNotFoundError: a set is missing.
     """
     datasets = read_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
     resolve_epochs(cfg.SOLVER, datasets.num_train_images)
@@ -196,7 +194,7 @@ def positive_weights(datasets: Sequence[Dataset]) -> list[float]:
     missing = [name for label, name in enumerate(classes) if not positives[label]]
     if missing:
         _logger.warning("no training image has the classes %s; their POS_WEIGHT is 1.0", missing)
-    # A class that every image has would get the weight 0; half a negative keeps it above.
+    # At least half a negative, because a class that every image has would otherwise get the weight 0.
     weights = [
         round(max(total - positives[label], 0.5) / positives[label], 4) if positives[label] else 1.0
         for label in range(len(classes))

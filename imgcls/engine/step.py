@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import reduce
 from inspect import signature
 from operator import add
@@ -22,7 +22,7 @@ from imgcls.checkpoint import read_tag
 from imgcls.data.sampler import derive_seed
 from imgcls.errors import UserError
 
-# Whether buffers are sent at every forward pass; torch 2.13 renamed the option.
+# DDP's option to send buffers at every forward pass; torch 2.13 renamed it.
 _NAMES = signature(DistributedDataParallel).parameters
 _SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers"
 
@@ -34,12 +34,9 @@ class NonFiniteLossError(UserError, FloatingPointError):
 class FiniteCheck:
     """Stops a run whose loss is not finite.
 
-    On a CPU each loss is checked before the weights are updated. On a GPU that would wait for the device in every
-    iteration, so the losses are collected until ``check`` is called.
-
-    Args:
-        device_type: of the losses.
-        run_folder: the message names its last checkpoint.
+    On a CPU each loss is checked before the weights are updated. On a GPU that would make the host wait for the device
+    in every iteration, so the losses are collected until ``check`` is called. The message names the last checkpoint of
+    ``run_folder``.
     """
 
     def __init__(self, device_type: str, run_folder: str):
@@ -48,11 +45,7 @@ class FiniteCheck:
         self._unchecked: list[tuple[Mapping[str, Tensor], list[Any], int, float]] = []
 
     def add(self, losses: Mapping[str, Tensor], batch: Any, iteration: int, lr: float) -> None:
-        """Adds the losses of one batch.
-
-        Raises:
-            FloatingPointError: as ``check``.
-        """
+        """Adds the losses of one batch; on a CPU raises as ``check``."""
         losses = {name: loss.detach() for name, loss in losses.items()}
         self._unchecked.append((losses, _image_ids(batch), iteration, lr))
         if self.at_once:
@@ -62,8 +55,7 @@ class FiniteCheck:
         """Checks all losses added since the last call.
 
         Raises:
-            FloatingPointError: a loss is not finite; the message has the iteration, each loss, the learning rate, the
-                images and the last good checkpoint.
+            NonFiniteLossError: with the iteration, each loss, the learning rate, the images and the last checkpoint.
         """
         if not self._unchecked:
             return
@@ -73,9 +65,11 @@ class FiniteCheck:
             return
         losses, image_ids, iteration, lr = checked[finite.index(False)]
         values = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
+        last = read_tag(self.run_folder)
+        good = f"the last good checkpoint is {last}" if last else "no checkpoint yet"
         raise NonFiniteLossError(
             f"the loss is not finite at iteration {iteration} ({values}; learning rate {lr:g}; image ids "
-            f"{image_ids}); {_last_checkpoint(self.run_folder)}; lower SOLVER.BASE_LR, lengthen the warm-up, or look "
+            f"{image_ids}); {good}; lower SOLVER.BASE_LR, lengthen the warm-up, or look "
             "at those images and their labels"
         )
 
@@ -90,11 +84,6 @@ def _image_ids(batch: Any) -> list[Any]:
     return [sample.get("image_id") for sample in batch]
 
 
-def _last_checkpoint(run_folder: str) -> str:
-    last = read_tag(run_folder)
-    return f"the last good checkpoint is {last}" if last else "no checkpoint yet"
-
-
 class TrainStep:
     """Forward, backward and one optimizer step, with gradient accumulation, mixed precision and averaged weights.
 
@@ -102,16 +91,17 @@ class TrainStep:
     a resumed run draws the same ones as an uninterrupted run.
 
     Args:
-        model: returns a dict of losses in training mode; may be wrapped for distributed training.
-        optimizer: of its parameters.
+        model: returns a dict of losses in training mode; may be wrapped in DDP.
+        optimizer: of the model's parameters.
         accum_steps: batches whose gradients are averaged for one step.
-        precision: of autocast, or None for none. ``torch.float16`` comes with a gradient scaler.
+        precision: of autocast, or None for no mixed precision. ``torch.float16`` comes with a gradient scaler, which
+            waits for the GPU once in every step.
         ema: updated after every step.
         seed: of the model's random numbers.
-        run_folder: the message on a loss that is not finite names its last checkpoint.
+        run_folder: see ``FiniteCheck``.
 
     Attributes:
-        finite: to be checked before anything is saved.
+        finite: the caller must call its ``check`` before anything is saved.
     """
 
     def __init__(
@@ -142,8 +132,7 @@ class TrainStep:
             The losses (scalars, detached, means over the batches) and the seconds spent waiting for data.
 
         Raises:
-            FloatingPointError: a loss is not finite (on a CPU; on a GPU ``finite.check`` raises). The weights are
-                unchanged.
+            NonFiniteLossError: on a CPU, before the weights change. On a GPU ``finite.check`` raises it later.
         """
         self.optimizer.zero_grad()
         data_time, parts = 0.0, []
@@ -151,15 +140,16 @@ class TrainStep:
             start = time.perf_counter()
             batch = next(batches)
             data_time += time.perf_counter() - start
-            # After the batch: a loader that is started draws from the same generator.
+            # After the first batch, because starting the loader draws from the same generator.
             seed_model(self.seed, iteration * self.accum_steps + number)
-            # Gradients are averaged over the ranks once, with those of the last batch.
-            with self._synchronised(number == self.accum_steps - 1):
+            # Gradients are averaged over the ranks once, in the backward pass of the last batch.
+            ddp = self.model if isinstance(self.model, DistributedDataParallel) else None
+            with ddp.no_sync() if ddp and number < self.accum_steps - 1 else nullcontext():
                 losses = self._forward(batch)
                 self.finite.add(losses, batch, iteration, self.optimizer.param_groups[0]["lr"])
                 self.scaler.scale(_sum(losses.values()) / self.accum_steps).backward()
             parts.append({name: loss.detach() for name, loss in losses.items()})
-        self.scaler.unscale_(self.optimizer)  # now, because the optimizer may clip
+        self.scaler.unscale_(self.optimizer)  # before the step, because the optimizer may clip gradients in it
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:
@@ -170,11 +160,6 @@ class TrainStep:
         with torch.autocast(self.device_type, self.precision, enabled=self.precision is not None):
             losses = self.model(batch)
         return losses if isinstance(losses, Mapping) else {"total_loss": losses}
-
-    def _synchronised(self, last: bool) -> AbstractContextManager:
-        if isinstance(self.model, DistributedDataParallel) and not last:
-            return self.model.no_sync()
-        return nullcontext()
 
 
 def build_step(cfg: CfgNode, model: nn.Module, optimizer: Optimizer, ema: AveragedModel | None) -> TrainStep:
@@ -192,7 +177,7 @@ def build_step(cfg: CfgNode, model: nn.Module, optimizer: Optimizer, ema: Averag
 
 def seed_model(seed: int, number: int) -> None:
     """Seeds every generator that a model may use in a forward pass; each rank and each pass has its own seed."""
-    # Negative seeds: the samples of the data use those from 0.
+    # Negative seeds, because the samples of the data use seeds from 0.
     derived = derive_seed(-1 - seed, number * comm.get_world_size() + comm.get_rank())
     torch.manual_seed(derived)
     np.random.seed(derived % 2**32)
@@ -205,11 +190,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def wrap_ddp(model: nn.Module) -> nn.Module:
-    """The model wrapped in DDP, without sending buffers at every forward pass; itself on one process.
-
-    Raises:
-        ValueError: a norm that works on GPUs only.
-    """
+    """The model wrapped in DDP, which does not send buffers at every forward pass; the model itself on one process."""
     if comm.get_world_size() == 1:
         return model
     device = next(model.parameters()).device

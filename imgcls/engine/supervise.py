@@ -1,7 +1,7 @@
 """Waiting for spawned ranks: when one fails, the others are ended in bounded time and the first failure is reported.
 
-torch elastic is not used: its agent ends with exit code 1 whatever its workers' codes were, so that a preempted run
-would not leave with 75 and not be requeued, and it does not forward SIGUSR1 to wait for the checkpoint.
+torch elastic is not used. Its agent always ends with exit code 1, so that a preempted run would not end with 75 and
+would not be requeued; and it does not forward SIGUSR1 and wait for the checkpoint.
 """
 
 import logging
@@ -29,7 +29,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Failure:
-    """A spawned process that did not end well.
+    """A spawned process that failed, or exited early with a code of its own.
 
     Attributes:
         left: it ended on purpose, with an exit code and without an exception.
@@ -52,7 +52,7 @@ class Failure:
 
         Args:
             rank: of the failed process.
-            expected_signals: those that were forwarded; to be ended by one during start-up is a preemption.
+            expected_signals: those that were forwarded. A process ended by one of them was preempted during start-up.
 
         Raises:
             ProcessRaisedException: the process raised an exception; the message ends with its traceback.
@@ -93,8 +93,8 @@ def supervise(context: ProcessContext, first_rank: int = 0, patience: float = 60
     Args:
         context: of ``torch.multiprocessing.start_processes``.
         first_rank: the rank of the first process.
-        patience: seconds that the others have when a process leaves on purpose, with an exit code and no exception:
-            they may still be saving. After a crash they have ``GRACE``.
+        patience: seconds that the others get, because they may still be saving, when a process exits on purpose (with
+            an exit code and no exception). After a crash they get ``GRACE``.
 
     Raises:
         ProcessRaisedException, ProcessExitedException, SystemExit: as ``Failure.report``.
@@ -103,7 +103,7 @@ def supervise(context: ProcessContext, first_rank: int = 0, patience: float = 60
     with _forwarding(processes) as forwarded:
         try:
             while (alive := _alive(processes)) and find_failure(context) is None:
-                # Not longer: a process may have raised and hang on its way out.
+                # With a timeout, because a process may have raised an exception and then hang instead of exiting.
                 wait([process.sentinel for process in alive], timeout=1.0)
             failure = find_failure(context)
             if failure is not None and failure.left:
@@ -118,7 +118,7 @@ def supervise(context: ProcessContext, first_rank: int = 0, patience: float = 60
 
 
 def end_with_parent() -> None:
-    """Ends this process when its parent is gone: a parent that was killed cannot end its processes itself."""
+    """Ends this process when its parent ends, because a parent that is killed cannot terminate its children."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "not a spawned process"
 
@@ -131,7 +131,7 @@ def end_with_parent() -> None:
 
 @contextmanager
 def _forwarding(processes: list[Process]) -> Iterator[list[int]]:
-    """Forwards signals to the processes; gives the list of those forwarded."""
+    """Forwards signals to the processes, and yields the list of those that were forwarded."""
     forwarded = []
 
     def forward(number: int, frame: FrameType | None) -> None:
@@ -163,7 +163,7 @@ def _join(processes: list[Process], seconds: float) -> None:
 
 
 def _end(processes: list[Process]) -> None:
-    """Ends what still runs: first SIGTERM, which a rank may only remember, or not see while it waits for another."""
+    """Ends what still runs by SIGTERM, then SIGKILL: a rank may only note SIGTERM, or be blocked by another rank."""
     for stop in (Process.terminate, Process.kill):
         for process in (alive := _alive(processes)):
             _logger.warning("process %d does not end by itself: %s", process.pid, stop.__name__)

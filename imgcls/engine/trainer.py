@@ -18,7 +18,7 @@ from imgcls.data import ClsLoader, build_test_loader, build_train_loader, get_da
 from imgcls.data.dataset import Dataset, Datasets
 from imgcls.engine import build
 from imgcls.engine.evaluate import call_with, evaluate_datasets, evaluate_with_ema, read_run_datasets
-from imgcls.engine.loop import Loop, LoopFace, Plan
+from imgcls.engine.loop import Loop, LoopFace, build_plan
 from imgcls.engine.run_state import RunState
 from imgcls.engine.step import broadcast_buffers
 
@@ -34,12 +34,12 @@ class Trainer(DefaultTrainer):
         allow_pickle: whether ``MODEL.WEIGHTS`` may be a file that can run code.
 
     Attributes:
-        datasets: what is trained and tested on; None for a detector.
-        run_state: all that is saved and resumed.
+        datasets: the training and test sets; None for a detector.
+        run_state: everything that is saved and resumed.
     """
 
     def __init__(self, cfg: CfgNode, datasets: Datasets | None = None, allow_pickle: bool = False):
-        # Not DefaultTrainer's own: it wraps a model for GPUs only, and its step knows no accumulation.
+        # Not DefaultTrainer's constructor: its step does not accumulate gradients, and it puts no CPU model into DDP.
         TrainerBase.__init__(self)
         self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         self.datasets = read_run_datasets(cfg) if datasets is None and build.is_classifier(cfg) else datasets
@@ -58,7 +58,7 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list[HookBase]:
-        """None: timing, schedule, evaluation, writers and checkpoints are the loop's. A subclass may add its own."""
+        """Returns no hooks: the loop times, schedules, evaluates, writes and saves. A subclass may add some."""
         return []
 
     def resume_or_load(self, resume: bool = True) -> None:
@@ -76,21 +76,17 @@ class Trainer(DefaultTrainer):
 
         Raises:
             SystemExit: with ``preempt.EXIT_CODE``, after SIGTERM or SIGUSR1 and a checkpoint.
-            FloatingPointError: a loss is not finite.
+            NonFiniteLossError: a loss is not finite.
         """
         cfg = self.cfg
-        plan = Plan(
-            last=self.max_iter - 1,
-            log_period=cfg.SOLVER.LOG_PERIOD,
-            eval_period=cfg.TEST.EVAL_PERIOD,
-            save_period=cfg.SOLVER.CHECKPOINT_PERIOD,
-            evaluates=bool(cfg.DATASETS.TEST),
-        )
-        writers = self.build_writers() if comm.is_main_process() else ()
-        loop = Loop(
-            self.run_state, plan, run_step=self._run_step, evaluate=self._evaluate, face=_Hooks(self), writers=writers
-        )
-        results = loop.run()
+        results = Loop(
+            self.run_state,
+            build_plan(cfg, self.max_iter - 1),
+            run_step=self._run_step,
+            evaluate=self._evaluate,
+            face=_Hooks(self),
+            writers=self.build_writers() if comm.is_main_process() else (),
+        ).run()
         if cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
             verify_results(cfg, results)
         return results
@@ -122,7 +118,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, datasets: Datasets | None = None) -> Any:
-        """Ours for a classifier, detectron2's with the batch of one accumulation step otherwise."""
+        """Our loader for a classifier; otherwise detectron2's, with the batch of one accumulation step."""
         if build.is_classifier(cfg):
             return build_train_loader(cfg, (datasets or read_run_datasets(cfg)).train)
         accumulated = cfg.clone()
@@ -132,7 +128,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str, dataset: Dataset | None = None) -> Any:
-        """Ours for a classifier, detectron2's otherwise; without ``dataset`` the set is read."""
+        """Our loader for a classifier, otherwise detectron2's; without ``dataset`` the set is read."""
         if not build.is_classifier(cfg):
             return super().build_test_loader(cfg, dataset_name)
         if dataset is None:
@@ -160,7 +156,7 @@ class Trainer(DefaultTrainer):
 
 
 class _StepTrainer(SimpleTrainer):
-    """Our step where detectron2's trainers have their loop body."""
+    """Calls our step where detectron2's trainers compute an iteration, so that hooks find the usual attributes."""
 
     def __init__(self, run: RunState, loader: Any):
         super().__init__(run.wrapped, loader, run.optimizer)
@@ -197,5 +193,5 @@ class _Hooks(LoopFace):
 
     def end(self) -> None:
         if self.trainer.iter == self.trainer.max_iter - 1:
-            self.trainer.iter += 1  # as detectron2's loop leaves it
+            self.trainer.iter += 1  # its value after detectron2's own loop
         self.trainer.after_train()

@@ -42,7 +42,7 @@ def test_unknown_metric_names_those_there_are():
 
 def run(folder, start, stop, period, log=None):
     """Iterations of a loss that jumps about, with an evaluation now and then."""
-    log = log or RunLog(str(folder), period)
+    log = log or RunLog(str(folder))
     writer = JSONWriter(str(folder / "metrics.json"))
     with EventStorage(start) as storage:
         log.start(storage)
@@ -75,7 +75,7 @@ def test_lines_of_a_resumed_run_are_those_of_an_uninterrupted_one(tmp_path):
         state = run(folder, 0, saved, period=7)
         with open(folder / "metrics.json", "a") as file:
             file.write('{"iteration": 99, "loss": 1.0}\n{"iteration": 1')  # of the run that was killed
-        log = RunLog(str(folder), 7)
+        log = RunLog(str(folder))
         log.load_state_dict(json.loads(json.dumps(state)))
         run(folder, saved, 60, 7, log)
         assert read(folder) == read(whole), saved

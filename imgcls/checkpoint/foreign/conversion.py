@@ -22,16 +22,14 @@ SOURCES = tuple(_READERS)
 def convert(source: str, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a classification checkpoint that computes the same as the source network on the same images.
 
-    Args:
-        source: one of ``SOURCES``.
-        checkpoint: from ``read_checkpoint``; the names may start with DDP's ``"module."``.
+    ``source`` is one of ``SOURCES``. The names in the file may start with DDP's ``"module."``.
 
     Returns:
         ``{"model": ..., "imgcls": ...}``. Its config has the keys that build the network, a ``ClsNet`` with 0-255
         input; its preprocessing contract is that of the source.
 
     Raises:
-        ValueError: the source is unknown, or a tensor is missing, unknown or of another shape.
+        UserError: the source is unknown, or a tensor is missing, unknown or of another shape.
     """
     if source not in _READERS:
         raise UserError(f"source is {source!r}; allowed: {', '.join(SOURCES)}")

@@ -47,14 +47,9 @@ class Recipe:
         origin: one line that describes the file, for the config.
         modules: source name to our name of each module that has tensors.
         version: of MobileNet, 1 or 2.
-        width_mult: the factor on all channels.
-        num_classes: the number of classes K.
         head_conv_dim: channels of the head's 1x1 convolution, 0 for none.
-        activation: of all convolutions.
-        pixel_format: channel order, ``"RGB"`` or ``"BGR"``.
-        pixel_mean: 0-255, in that order.
-        pixel_std: 0-255, in that order.
-        crop_pct: the share of the short side that is cropped in evaluation.
+        pixel_format: channel order, ``"RGB"`` or ``"BGR"``; mean and deviation are 0-255, in that order.
+        crop_pct: the side of evaluation's centre crop, as a share of the resized image's short side.
         resize: the resize rule of training.
         extra: names of tensors that are not weights of the network.
     """
@@ -80,7 +75,7 @@ class Recipe:
 
 
 def count_outputs(state: Mapping[str, Tensor], name: str, otherwise: int) -> int:
-    """Returns the output channels of a weight, or ``otherwise`` if it is missing, which `convert` reports later."""
+    """Returns the output channels of a weight, or ``otherwise`` if it is missing; `convert` then reports that."""
     return max(1, state[name].shape[0]) if name in state and state[name].ndim else otherwise
 
 
@@ -117,14 +112,11 @@ def block(source: str, pairs: Sequence[tuple[str, str]], ours: str) -> dict[str,
     return names
 
 
-# timm numbers blocks by their row in the paper's table and their position in that row.
-_ROWS = (1, 2, 2, 6, 2)
-
-
 def read_timm(state: Mapping[str, Tensor], _checkpoint: Mapping[str, Any]) -> Recipe:
-    """Describes timm's MobileNetV1; what the weights do not show is from timm's ``pretrained_cfg``."""
+    """Describes timm's MobileNetV1; preprocessing, which weights do not show, is from timm's ``pretrained_cfg``."""
     modules = conv_norm("conv_stem", "bn1", STEM) | {"classifier": LINEAR}
-    blocks = [f"blocks.{row}.{index}" for row, count in enumerate(_ROWS) for index in range(count)]
+    # timm numbers blocks by their row in the paper's table and their position in that row.
+    blocks = [f"blocks.{row}.{index}" for row, count in enumerate((1, 2, 2, 6, 2)) for index in range(count)]
     for there, ours in zip(blocks, V1_BLOCKS, strict=True):
         modules |= conv_norm(f"{there}.conv_dw", f"{there}.bn1", f"{ours}.depthwise")
         modules |= conv_norm(f"{there}.conv_pw", f"{there}.bn2", f"{ours}.pointwise")
