@@ -61,8 +61,8 @@ def soak(jobs: Sequence[Job], kills: int, folder: Path) -> int:
 
 def _describe(kill: Kill) -> str:
     of = f" of process {kill.rank}" if kill.rank else ""
-    goes_on = "starts anew" if kill.resumed_from < 0 else f"goes on behind iteration {kill.resumed_from}"
-    return f"{kill.fault}{of}, {kill.seconds:.2f} s after the start; {goes_on}"
+    resumption = "starts again" if kill.resumed_from < 0 else f"resumes after iteration {kill.resumed_from}"
+    return f"{kill.fault}{of}, {kill.seconds:.2f} s after the start; {resumption}"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ def test_what_it_prints_and_returns(images, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     kills = [line for line in lines if line.startswith("kill ")]
     assert len(kills) == 3
-    assert all(re.search(r", \d+\.\d\d s .*; (goes on behind iteration \d+|starts anew)$", line) for line in kills)
+    assert all(re.search(r", \d+\.\d\d s .*; (resumes after iteration \d+|starts again)$", line) for line in kills)
     runs = re.fullmatch(r"3 kills; (\d+) of (\d+) runs ended with the bits of an uninterrupted one", lines[-1])
     assert runs[1] == runs[2]
 
