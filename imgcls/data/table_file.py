@@ -8,7 +8,7 @@ import json
 import os
 import zlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,11 +31,7 @@ class StoredTable(NamedTuple):
     checksum: int
 
 
-class _Writable(Protocol):
-    def write(self, data: bytes, /) -> int: ...
-
-
-def write_table(file: _Writable, columns: Mapping[str, NDArray], about: Mapping[str, Any]) -> int:
+def write_table(file: BinaryIO, columns: Mapping[str, NDArray], about: Mapping[str, Any]) -> int:
     """Writes integer arrays by name, and further facts that JSON can hold; returns the CRC-32 of both."""
     # Large items first, so that every column is aligned.
     arrays = {name: np.ascontiguousarray(columns[name]) for name in sorted(columns)}

@@ -97,7 +97,7 @@ def read_index(folder: str) -> dict[str, Any]:
         found = index.get("format") if isinstance(index, dict) else type(index).__name__
         raise UserError(f'{path}: its "format" is {found!r}, expected {FORMAT!r}; pack the set again with this version')
     wrong = [key for key, kind in _KINDS.items() if type(index.get(key)) is not kind]
-    if wrong or not all(map(_is_shard, index["shards"])):
+    if wrong or not index["shards"] or not all(map(_is_shard, index["shards"])):
         raise UserError(f"{path}: damaged in {', '.join(map(repr, wrong)) or repr('shards')}; pack the set again")
     return index
 

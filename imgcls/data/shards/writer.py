@@ -24,21 +24,16 @@ _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 
 
 class HashedFile:
-    """A stream that counts (``size``) and hashes what is written to it."""
+    """A stream that counts (``size``) and hashes (``sha256``) what is written to it."""
 
     def __init__(self, file: BinaryIO):
         self.size = 0
+        self.sha256 = hashlib.sha256()
         self._file = file
-        self._hash = hashlib.sha256()
-
-    @property
-    def sha256(self) -> str:
-        """The SHA-256 of everything written so far, in hex."""
-        return self._hash.hexdigest()
 
     def write(self, data: bytes) -> int:
         """Writes ``data`` and returns its length."""
-        self._hash.update(data)
+        self.sha256.update(data)
         self.size += len(data)
         return self._file.write(data)
 
@@ -128,7 +123,7 @@ def write_shard(
         "name": name,
         "samples": len(samples),
         "bytes": file.size,
-        "sha256": file.sha256,
+        "sha256": file.sha256.hexdigest(),
         "table_crc32": checksum,
         "label_counts": dict(sorted(label_counts(samples).items())),
         "bad_images": bad,
