@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NoReturn
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -36,19 +35,14 @@ _USER_CLASSES = "registered_classes"
 
 
 class CatalogReader:
-    """The function that we register in ``DatasetCatalog``; any other function there was registered by the user.
-
-    Args:
-        name: as for `get_dataset`.
-        classes: likewise.
-    """
+    """The function that we register in ``DatasetCatalog``; any other function there was registered by the user."""
 
     def __init__(self, name: str, classes: Sequence[str] | None = None):
         self.name = name
         self.classes = classes
 
     def __call__(self) -> list[dict]:
-        """Reads the dataset and returns its records."""
+        """Reads the dataset again and returns its records."""
         return list(get_dataset(self.name, self.classes).records)
 
 
@@ -59,15 +53,16 @@ def user_function(name: str) -> Callable[[], list[dict]] | None:
 
 
 def classification_names() -> list[str]:
-    """Registered names that may be used for classification; detectron2's own sets name another evaluator."""
-    return [name for name in DatasetCatalog.list() if _evaluator_type(name) in (None, "imagenet", "multilabel")]
+    """Registered names that may be used for classification; detectron2's own sets have another evaluator type."""
+    types = {n: MetadataCatalog.get(n).get("evaluator_type") for n in DatasetCatalog.list() if n in MetadataCatalog}
+    return [name for name in DatasetCatalog.list() if types.get(name) in (None, "imagenet", "multilabel")]
 
 
 def publish(dataset: Dataset) -> None:
     """Writes the classes, evaluator type and source of a dataset into ``MetadataCatalog``.
 
-    Metadata refuses to change a value, but a set can be read again with other training classes. So the entry is
-    replaced, and all other values in it are kept.
+    ``Metadata`` refuses to change a value, but a set can be read again with other training classes. So the entry is
+    replaced by one with all its other values.
     """
     metadata = MetadataCatalog.get(dataset.name).as_dict()
     if user_function(dataset.name) is not None:
@@ -80,7 +75,7 @@ def publish(dataset: Dataset) -> None:
 
 
 def register_builtin() -> None:
-    """Registers our names in ``DatasetCatalog`` without reading anything; a user's set of the same name is kept."""
+    """Registers our names in ``DatasetCatalog`` without reading data, except those that the user has registered."""
     for name in BUILTIN:
         if name not in DatasetCatalog:
             DatasetCatalog.register(name, CatalogReader(name))
@@ -89,15 +84,12 @@ def register_builtin() -> None:
 def read_datasets(train: Sequence[str], test: Sequence[str]) -> Datasets:
     """Reads each dataset of a run once; in a distributed run every rank gets the same.
 
-    All sets are labelled with the classes of the first training set. Records that a reader returned as a list are
-    serialised, so that loader workers share them.
-
-    Args:
-        train: ``DATASETS.TRAIN``; names as for `get_dataset`.
-        test: ``DATASETS.TEST``.
+    The names are those of ``DATASETS.TRAIN`` and ``DATASETS.TEST``, as for `get_dataset`. All sets are labelled with
+    the classes of the first training set. Records that a reader returned as a list are serialised, so that loader
+    workers share them.
 
     Raises:
-        UserError: no training set is named, as for `get_dataset`, or the ranks see different content.
+        UserError: no training set is named, the ranks see different content, or an error of `get_dataset`.
     """
     if not train:
         raise UserError("DATASETS.TRAIN names no set; name at least one, the classes are taken from the first")
@@ -118,8 +110,8 @@ def get_dataset(name: str, classes: Sequence[str] | None = None) -> Dataset:
     Args:
         name: ``folder:PATH``, ``json:PATH``, ``csv:PATH``, ``coco:ANNOTATIONS.json:IMAGE_ROOT``,
             ``shards:PATH/{000000..000127}.tar`` or a registered name.
-        classes: None for a training set, which keeps its own classes in their order. For any other set the training
-            classes: labels are mapped by class name if the source has names; otherwise they are indices.
+        classes: None for a training set, which keeps its own classes in their order. For any other set, the training
+            classes: its labels are mapped by class name if the source has names; otherwise they are indices.
 
     Raises:
         UserError: the name is unknown, the source cannot be read, or an image has a class that is not a training class.
@@ -130,11 +122,7 @@ def get_dataset(name: str, classes: Sequence[str] | None = None) -> Dataset:
 
 
 def read_raw_dataset(name: str, training: bool) -> RawDataset:
-    """Reads a dataset with its own classes.
-
-    Args:
-        name: as for `get_dataset`.
-        training: as for `read_folder`.
+    """Reads a dataset with its own classes; the arguments are those of `get_dataset` and `read_folder`.
 
     Raises:
         UserError: the name is unknown, or the source cannot be read.
@@ -156,7 +144,10 @@ def read_raw_dataset(name: str, training: bool) -> RawDataset:
         return _read_user_dataset(name, function)
     if name in BUILTIN:
         return BUILTIN[name]()
-    _refuse_name(name)
+    known = classification_names()
+    near = difflib.get_close_matches(name, [*known, *_FORMS], n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise UserError(f"unknown dataset {name!r}: {hint}allowed are {', '.join(_FORMS)} and {', '.join(sorted(known))}")
 
 
 def _read(name: str, classes: Sequence[str] | None) -> Dataset:
@@ -178,18 +169,7 @@ def _register(dataset: Dataset, classes: Sequence[str] | None) -> None:
 
 def _read_user_dataset(name: str, function: Callable[[], list[dict]]) -> RawDataset:
     records = function()
-    if isinstance(records, list):  # copied because the user may keep them, and labels are changed in place
+    if isinstance(records, list):  # copies, because ids and labels are changed in place and the user may keep these
         records = [dict(record) if isinstance(record, dict) else record for record in records]
     metadata = MetadataCatalog.get(name)
     return check_records(records, name, classes=metadata.get(_USER_CLASSES, metadata.get("classes")))
-
-
-def _evaluator_type(name: str) -> str | None:
-    return MetadataCatalog.get(name).get("evaluator_type") if name in MetadataCatalog else None
-
-
-def _refuse_name(name: str) -> NoReturn:
-    known = classification_names()
-    near = difflib.get_close_matches(name, [*known, *_FORMS], n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise UserError(f"unknown dataset {name!r}: {hint}allowed are {', '.join(_FORMS)} and {', '.join(sorted(known))}")

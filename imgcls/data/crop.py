@@ -11,9 +11,9 @@ from torch.nn.functional import interpolate
 
 from imgcls.data.image import EncodedImage
 
-# A JPEG decoded at a reduced size is box-filtered. If the crop of it is still 3 times as large as the output, the
-# output differs from that of full-size decoding by less than 0.5 of 255 levels on average (2 times: up to 0.9, 1 time:
-# up to 3.9; measured on photographs of scikit-image and scikit-learn, qualities 80 and 95).
+# Decoding a JPEG at a reduced size applies a box filter. If the crop is then still at least 3 times the output's size,
+# the output differs from that of full-size decoding by less than 0.5 of 255 levels on average (2 times: up to 0.9,
+# 1 time: up to 3.9; measured on the photographs of scikit-image and scikit-learn at JPEG qualities 80 and 95).
 MIN_OVERSAMPLING = 3
 
 
@@ -25,7 +25,7 @@ class TrainCrop:
 
     Args:
         size: side of the output in pixels.
-        scale: smallest and largest share of the image's area.
+        scale: smallest and largest area of the crop, as shares of the image's area.
         ratio: smallest and largest width / height of the crop.
     """
 
@@ -38,7 +38,7 @@ class TrainCrop:
         """uint8 ``(3, size, size)``, 0-255."""
         box = self._draw(*image.size)
         decode_scale = choose_decode_scale(min(box[2:]), self.size)
-        # Whole pixels of the reduced image, so that the crop does not depend on whether this file can be reduced.
+        # Whole pixels of the reduced image: the crop is then the same if this file cannot be decoded at a reduced size.
         top, left, height, width = (side // decode_scale for side in box)
         pixels = image.pixels(decode_scale)
         if pixels.shape[:2] == image.size:
@@ -62,13 +62,9 @@ class TrainCrop:
 
 
 class EvalCrop:
-    """Resizes the short side to ``size / crop_pct`` with antialiasing, and crops the centre.
+    """Resizes the short side to ``size / crop_pct`` with antialiasing, and crops the central ``size x size`` pixels.
 
     A JPEG is always decoded at its full size, so that evaluation uses the exact pixels.
-
-    Args:
-        size: side of the output in pixels.
-        crop_pct: share of the short side that is kept.
     """
 
     def __init__(self, size: int, crop_pct: float = 0.875):
@@ -94,10 +90,5 @@ def resize(pixels: NDArray[np.uint8], height: int, width: int) -> Tensor:
 
 
 def choose_decode_scale(crop_side: int, size: int) -> int:
-    """The largest `decode_scale` (8, 4, 2 or 1) at which a crop still has `MIN_OVERSAMPLING` times the output's size.
-
-    Args:
-        crop_side: shorter side of the crop, in pixels of the full-size image.
-        size: side of the output in pixels.
-    """
+    """The largest `decode_scale` (8, 4, 2 or 1) that leaves a crop's shorter side `MIN_OVERSAMPLING` times ``size``."""
     return next((scale for scale in (8, 4, 2) if crop_side >= scale * size * MIN_OVERSAMPLING), 1)

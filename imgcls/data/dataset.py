@@ -12,10 +12,20 @@ from imgcls.errors import UserError
 
 
 class StoredRecords(Sequence[dict]):
-    """Records that are built on access instead of being kept as dicts: for sets of millions of images.
+    """Records that are built on access instead of being kept as dicts, for sets of millions of images.
 
     Image ids are unique and labels valid: both were checked when the records were stored.
     """
+
+    def __getitem__(self, index: int | slice) -> Any:
+        """The record at ``index``, a new dict each time; a list of them for a slice."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self._record(range(len(self))[index])
+
+    @abstractmethod
+    def _record(self, index: int) -> dict[str, Any]:
+        """The record at ``index``, which is in range."""
 
     @abstractmethod
     def label_counts(self) -> Counter[int]:
@@ -27,11 +37,7 @@ class StoredRecords(Sequence[dict]):
 
 
 class SerializedRecords(StoredRecords):
-    """A list of records, pickled into one array that forked loader workers share instead of copying.
-
-    Args:
-        records: the labelled records of one set; each must be picklable.
-    """
+    """A list of picklable records in one array, which forked loader workers share instead of copying it."""
 
     def __init__(self, records: Sequence[dict]):
         self._counts = label_counts(records)
@@ -40,18 +46,15 @@ class SerializedRecords(StoredRecords):
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index: int | slice) -> Any:
-        """The record at ``index``, a new dict each time; a list of them for a slice."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        return self._records[range(len(self))[index]]
+    def _record(self, index: int) -> dict[str, Any]:
+        return self._records[index]
 
     def label_counts(self) -> Counter[int]:
         """How many images have each label."""
         return self._counts.copy()
 
     def relabelled(self, mapping: Sequence[int | None]) -> "SerializedRecords":
-        """The same images, where each label becomes ``mapping[label]``; None is allowed for unused labels."""
+        """A copy with new labels."""
         return SerializedRecords(_relabel(list(self), mapping))
 
 
@@ -61,13 +64,13 @@ class Dataset:
 
     Attributes:
         name: as in ``DATASETS.TRAIN`` or ``DATASETS.TEST``.
-        records: each ``{"file_name", "image_id", "label"}``, or ``"labels"`` in a multi-label set; a list or
-            ``StoredRecords``.
-        classes: the class names of the training; index = label.
+        records: a list or ``StoredRecords``; each record has ``"file_name"``, ``"image_id"``, and ``"label"``, or
+            ``"labels"`` in a multi-label set.
+        classes: the names of the training classes; index = label.
         multi_label: whether the records have ``"labels"``.
         source: the file or folder that the records were read from.
-        logged: messages about unreadable images that have been logged. Loaders add to it, and all sets of a run
-            share it, so that each message is logged once per run.
+        logged: messages about unreadable images that have been logged. All sets of a run share it, and loaders add to
+            it, so that each message is logged once per run.
     """
 
     name: str
@@ -80,12 +83,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Datasets:
-    """All datasets of a run.
-
-    Attributes:
-        train: the sets of ``DATASETS.TRAIN``, at least one.
-        test: the sets of ``DATASETS.TEST``.
-    """
+    """The sets of ``DATASETS.TRAIN``, at least one, and of ``DATASETS.TEST``."""
 
     train: tuple[Dataset, ...]
     test: tuple[Dataset, ...]
@@ -101,11 +99,7 @@ class Datasets:
         return sum(len(dataset.records) for dataset in self.train)
 
     def test_set(self, name: str) -> Dataset:
-        """The test set of this name.
-
-        Raises:
-            UserError: there is none.
-        """
+        """The test set of this name; a ``UserError`` if there is none."""
         for dataset in self.test:
             if dataset.name == name:
                 return dataset
@@ -145,12 +139,12 @@ def labels_of(record: dict) -> Sequence[int]:
 
 
 def to_dataset(name: str, raw: RawDataset, classes: Sequence[str] | None = None) -> Dataset:
-    """Names a raw dataset and maps its labels to the training classes; labels in a list are changed in place.
+    """Names a raw dataset and maps its labels to the training classes, in place if its records are a list.
 
     Args:
-        name: starts every message.
+        name: of the dataset; starts every error message.
         raw: what a reader returned.
-        classes: the class names of the training; None for a training set, which keeps its own.
+        classes: the names of the training classes; None for a training set, which keeps its own.
 
     Raises:
         UserError: two images have the same id, there is no class, two classes have the same name, or an image has
@@ -160,22 +154,24 @@ def to_dataset(name: str, raw: RawDataset, classes: Sequence[str] | None = None)
     if not isinstance(records, StoredRecords):
         check_unique_ids(name, ((number, record["image_id"]) for number, record in enumerate(records, 1)))
     if classes is None:
-        _check_training_classes(name, raw.classes)
         classes = raw.classes
+        if not classes:
+            raise UserError(f"{name}: no image has a label, so there is no class to train on")
+        twice = [c for c, count in Counter(classes).items() if count > 1]
+        if twice:
+            raise UserError(f"{name}: two classes have the name {twice[0]!r}; class names must be unique")
     elif raw.named:
         records = _map_by_name(name, raw, classes)
-    else:
-        _check_indices(name, raw, classes)
+    elif len(raw.classes) > len(classes):
+        raise UserError(
+            f"{name}: has the label {len(raw.classes) - 1}, which the training set lacks; its {len(classes)} classes "
+            f"are 0 to {len(classes) - 1}: {_some(classes)}"
+        )
     return Dataset(name, records, list(classes), raw.multi_label, raw.source)
 
 
 def check_labels(dataset: Dataset, num_classes: int, multi_label: bool) -> None:
-    """Checks that a dataset fits the model that is trained or evaluated on it.
-
-    Args:
-        dataset: a training or test set.
-        num_classes: ``MODEL.CLSNET.NUM_CLASSES``.
-        multi_label: whether ``MODEL.CLSNET.HEAD`` is "sigmoid".
+    """Checks that a dataset fits a model with ``num_classes`` and, if ``multi_label``, a sigmoid head.
 
     Raises:
         UserError: the head needs another kind of label, the number of classes differs, or a label is out of range.
@@ -201,14 +197,6 @@ def check_labels(dataset: Dataset, num_classes: int, multi_label: bool) -> None:
                     f"{dataset.name}: record {number} ({record['file_name']}): the label {label} is out of range; "
                     f"{num_classes} classes have the labels 0 to {num_classes - 1}"
                 )
-
-
-def _check_training_classes(name: str, classes: list[str]) -> None:
-    if not classes:
-        raise UserError(f"{name}: no image has a label, so there is no class to train on")
-    if len(set(classes)) != len(classes):
-        twice = next(c for i, c in enumerate(classes) if c in classes[:i])
-        raise UserError(f"{name}: two classes have the name {twice!r}; class names must be unique")
 
 
 def _map_by_name(name: str, raw: RawDataset, classes: Sequence[str]) -> Sequence[dict]:
@@ -238,25 +226,12 @@ def _relabel(records: Sequence[dict], mapping: Sequence[int | None]) -> Sequence
     return records
 
 
-def _check_indices(name: str, raw: RawDataset, classes: Sequence[str]) -> None:
-    largest = len(raw.classes) - 1
-    if largest >= len(classes):
-        raise UserError(
-            f"{name}: has the label {largest}, which the training set lacks; its {len(classes)} classes are "
-            f"0 to {len(classes) - 1}: {_some(classes)}"
-        )
-
-
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
 
 
 def check_unique_ids(source: str, numbered: Iterable[tuple[int, int | str]]) -> None:
-    """Checks that image ids are unique.
-
-    Args:
-        source: starts the message.
-        numbered: pairs of record number, counted from 1, and image id.
+    """Checks that image ids are unique, from pairs of record number (counted from 1) and image id.
 
     Raises:
         UserError: names the first two records with the same id.

@@ -17,19 +17,15 @@ _CHECKED_RECORDS = 64
 
 
 def read_on_all_ranks(name: str, read: Callable[[], Dataset]) -> Dataset:
-    """Reads a dataset on rank 0 and gives it to every rank; without a process group this is just ``read()``.
+    """Calls ``read`` on rank 0 and hands the dataset to every rank; without a process group this is just ``read()``.
 
     `SerializedRecords` are broadcast. Other stored records (shards, JSON columns) stay in their files: once rank 0 has
     opened them, every other rank opens them too, and the ranks compare what they found.
 
-    Args:
-        name: of the dataset; starts every message.
-        read: reads the dataset on this rank.
-
     Raises:
         UserError: rank 0 or, for records that stay in files, any other rank cannot read the dataset, or the ranks see
-            different content. Every rank raises the same message.
-        RuntimeError: likewise, for an exception that is not the user's mistake.
+            different content. Every rank raises the same message, which starts with ``name`` or the rank that failed.
+        RuntimeError: reading failed with an exception that is not a user's mistake; again on every rank.
     """
     if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
         return read()
@@ -64,7 +60,7 @@ def _attempt(name: str, function: Callable[[], Any]) -> Any:
 
 
 def _fingerprint(dataset: Dataset) -> dict[str, Any]:
-    """What must be equal on all ranks. File names may differ: machines can have different dataset folders."""
+    """What must be equal on all ranks; not file names, because machines can have different dataset folders."""
     records = dataset.records
     rows = np.unique(np.linspace(0, len(records) - 1, _CHECKED_RECORDS).astype(int))
     return {

@@ -6,7 +6,6 @@ import struct
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import cv2
@@ -27,29 +26,22 @@ class BadImageError(UserError):
 
 
 class ShardSlice(NamedTuple):
-    """Where an image is stored in a shard; the value of ``record["shard_slice"]``.
-
-    Attributes:
-        shard: path of the shard.
-        offset: position of the first byte.
-        size: in bytes.
-        crc32: of the bytes. JPEG has no checksum; without this one, corrupted images would be used silently.
-    """
+    """Where the bytes of an image are in a shard, and their CRC-32; the value of ``record["shard_slice"]``."""
 
     shard: str
     offset: int
     size: int
-    crc32: int
+    crc32: int  # JPEG has no checksum of its own: without this one, corrupted images would be used silently
 
 
 class OpenShards:
-    """Reads slices of shards and keeps the files used last open.
+    """Reads slices of shards and keeps the most recently used files open.
 
     Forked processes may share the open files, because ``pread`` uses no file position. A spawned process gets none.
 
     Args:
-        limit: files to keep open. Training reads the 16 shards of a window (`ShardSampler`), and those of two windows
-            where one ends.
+        limit: how many files to keep open. Training reads the 16 shards of one window (`ShardSampler`), or of two
+            where a window ends.
     """
 
     def __init__(self, limit: int = 32):
@@ -57,7 +49,7 @@ class OpenShards:
         self._descriptors: OrderedDict[str, int] = OrderedDict()
 
     def read(self, shard_slice: ShardSlice) -> bytes:
-        """The bytes of a slice; fewer if the file ends before it does.
+        """The bytes of a slice; fewer if the file is too short.
 
         Raises:
             OSError: the shard cannot be opened or read.
@@ -84,9 +76,7 @@ class OpenShards:
 def read_bytes(record: Mapping[str, Any], shards: OpenShards | None = None) -> bytes:
     """The encoded image of a record, from its ``"shard_slice"`` if it has one, else from its ``"file_name"``.
 
-    Args:
-        record: a dataset record.
-        shards: reads the slices; by default the shard is opened for this call only.
+    Without ``shards``, the shard is opened for this call only.
 
     Raises:
         BadImageError: the file is missing or empty, or the slice differs from what was packed.
@@ -131,15 +121,8 @@ _DECODE_FLAGS = {
 }
 
 
-@dataclass(frozen=True)
-class JpegHeader:
-    """The header of a JPEG that OpenCV decodes correctly.
-
-    Attributes:
-        height: of the stored image, in pixels.
-        width: likewise.
-        upright: whether no EXIF orientation rotates or mirrors it.
-    """
+class JpegHeader(NamedTuple):
+    """The header of a JPEG that OpenCV decodes correctly: its stored size, and whether EXIF leaves it as it is."""
 
     height: int
     width: int
@@ -171,23 +154,20 @@ def _is_upright(segment: bytes) -> bool:
     try:
         exif.load(segment)
         return exif.get(_ORIENTATION, 1) == 1
-    except Exception:  # a damaged tag can raise anything in Pillow; the image is then decoded to learn its size
+    except Exception:  # a damaged tag can raise anything in Pillow; the image must then be decoded to find its size
         return False
 
 
 class EncodedImage:
-    """An encoded image whose size is known before it is decoded, if the file format allows that.
+    """An encoded image. The ``size`` (height, width) of a typical JPEG is known before it is decoded.
 
     Decoded images are 8-bit colour with the EXIF orientation applied: grey and palette images become colour, 16-bit
     images are scaled to 8 bits, CMYK is converted, and an alpha channel is dropped.
 
     Args:
         data: the content of the file.
-        name: starts every message.
+        name: starts every error message.
         image_format: ``"BGR"`` or ``"RGB"``.
-
-    Attributes:
-        size: height and width in pixels.
 
     Raises:
         BadImageError: the data is truncated, or not an image.
@@ -208,11 +188,10 @@ class EncodedImage:
             self.size = (self._decoded.shape[0], self._decoded.shape[1])
 
     def pixels(self, decode_scale: int = 1) -> NDArray[np.uint8]:
-        """``(H, W, 3)`` uint8, 0-255.
+        """``(H, W, 3)`` uint8, 0-255, decoded at 1 / ``decode_scale`` of its size, rounded up, if that is possible.
 
-        Args:
-            decode_scale: 1, 2, 4 or 8. A JPEG is decoded at 1 / ``decode_scale`` of its size, rounded up, which takes
-                less time; any other image is decoded at its full size.
+        A ``decode_scale`` of 2, 4 or 8 takes less time. It applies to upright JPEGs that OpenCV decodes; any other
+        image has its full size.
 
         Raises:
             BadImageError: the data is damaged.

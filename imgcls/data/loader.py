@@ -1,4 +1,4 @@
-"""Data loaders that give stacked batches."""
+"""Data loaders that yield stacked batches."""
 
 import logging
 import os
@@ -30,12 +30,12 @@ _logger = logging.getLogger(__name__)
 class ClsLoader:
     """A torch ``DataLoader`` that logs images which cannot be read and copies batches to a GPU ahead of time.
 
-    Workers start with the first batch, so that a resumed run can call ``start_at`` before.
+    Workers start when the loader is iterated, so a resumed run must call ``start_at`` first.
 
     Args:
-        loader: gives batches of `collate`.
-        batch_size: of all processes together, for ``start_at``.
-        device: where batches go; on any device but a GPU they stay in main memory.
+        loader: yields batches of `collate`.
+        batch_size: of all processes together.
+        device: a GPU to which batches are copied; for any other device they stay in main memory.
         logged: messages about unreadable images that are not logged again; new ones are added (`Dataset.logged`).
 
     Attributes:
@@ -74,16 +74,13 @@ class ClsLoader:
 
     def _batches(self) -> Iterator[dict[str, Any]]:
         for batch in self.loader:
-            self._log(batch.pop("bad_images"))
+            for message in batch.pop("bad_images"):
+                self.bad_images.add(message)
+                if message not in self.logged:
+                    self.logged.add(message)
+                    _logger.warning("skipped bad image number %d: %s", len(self.bad_images), message)
             if batch:
                 yield batch
-
-    def _log(self, messages: Sequence[str]) -> None:
-        for message in messages:
-            self.bad_images.add(message)
-            if message not in self.logged:
-                self.logged.add(message)
-                _logger.warning("skipped bad image number %d: %s", len(self.bad_images), message)
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -94,10 +91,10 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def init_worker(worker_id: int) -> None:
-    """Prepares a loader worker: one thread, and no reaction to the signals with which a run is asked to stop.
+    """Prepares a loader worker: it uses one thread, and ignores the signals that ask a run to stop.
 
     SIGUSR1 and SIGTERM may be sent to all processes of a run. Workers ignore them so that training can reach a
-    checkpoint; they exit only when their parent terminates them. OpenCV's threads would not survive the fork.
+    checkpoint; SIGTERM ends them only if their parent sent it. OpenCV's threads would not survive the fork.
     """
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -116,10 +113,6 @@ def prefetch(batches: Iterable[dict[str, Any]], device: torch.device) -> Iterato
     """Copies the tensors of each batch to a CUDA device, one batch ahead; for other devices changes nothing.
 
     Copies run on a separate stream. From pinned memory they are asynchronous.
-
-    Args:
-        batches: tensors and other values by name.
-        device: of the model.
     """
     if device.type != "cuda":
         yield from batches
@@ -157,11 +150,7 @@ def _finish_copy(batch: dict[str, Any], copied: torch.cuda.Event, device: torch.
 
 
 def build_train_loader(cfg: CfgNode, datasets: Sequence[Dataset]) -> ClsLoader:
-    """Builds an endless loader over all training sets, with ``SOLVER.IMS_PER_BATCH`` images an iteration in total.
-
-    Args:
-        cfg: the config of the run.
-        datasets: the training sets, at least one; their records are used in this order.
+    """Builds an endless loader over at least one training set, with ``SOLVER.IMS_PER_BATCH`` images per iteration.
 
     Raises:
         UserError: the batch cannot be divided by the number of processes and accumulation steps.
@@ -186,7 +175,7 @@ def build_train_loader(cfg: CfgNode, datasets: Sequence[Dataset]) -> ClsLoader:
 
 
 def build_test_loader(cfg: CfgNode, dataset: Dataset) -> ClsLoader:
-    """Builds a loader that gives every image of a test set once, divided between the processes."""
+    """Builds a loader that yields every image of a test set once, divided among the processes."""
     samples = MappedDataset(
         _concatenate([dataset.records]),
         ClsDatasetMapper(cfg, is_train=False),
@@ -197,7 +186,7 @@ def build_test_loader(cfg: CfgNode, dataset: Dataset) -> ClsLoader:
 
 
 def _build_sampler(sets: Sequence[Sequence[dict]], seed: int) -> TrainingSampler:
-    """Shards are read window by window; sets without shards take part as pseudo-shards of the median size."""
+    """With shards, the order is that of windows; other sets then take part as pseudo-shards of the median size."""
     rank, world_size = comm.get_rank(), comm.get_world_size()
     real_sizes = [size for records in sets if isinstance(records, ShardRecords) for size in records.shard_sizes]
     if not real_sizes:
@@ -217,7 +206,7 @@ def _build_sampler(sets: Sequence[Sequence[dict]], seed: int) -> TrainingSampler
 
 
 def _concatenate(sets: Sequence[Sequence[dict]]) -> Sequence[dict]:
-    """The records of several sets in a row, in a form that workers share instead of copying it."""
+    """The records of several sets in a row, in a form that workers share instead of copying."""
     shared: list[Any] = [
         records if isinstance(records, StoredRecords) else DatasetFromList(records, copy=False) for records in sets
     ]

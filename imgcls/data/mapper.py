@@ -14,7 +14,7 @@ from imgcls.data.transforms import build_augmentations, build_crop
 
 
 class ClsDatasetMapper:
-    """Reads and augments a record's image, and turns labels into a multi-hot target.
+    """Reads and augments a record's image, and turns the labels of a multi-label record into a multi-hot target.
 
     Args:
         crop: maps an ``EncodedImage`` to uint8 ``(3, S, S)``.
@@ -40,7 +40,7 @@ class ClsDatasetMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """The arguments for ``__init__``; ``is_train`` chooses random crops and augmentations."""
+        """The arguments for ``__init__``; with ``is_train``, random crops and augmentations."""
         return {
             "crop": build_crop(cfg, is_train),
             "augment": build_augmentations(cfg, is_train),
@@ -74,10 +74,10 @@ class MappedDataset(TorchDataset):
 
     Args:
         records: dataset records.
-        mapper: maps a record to a sample; raises ``BadImageError`` for a file that is not an image.
+        mapper: maps a record to a sample; raises ``BadImageError`` if its image cannot be read.
         seed: of the augmentations.
-        on_bad: what happens to such a file. ``"error"`` raises, ``"next"`` uses the next readable record instead
-            (training), ``"drop"`` returns a sample without ``"image"`` (evaluation, which counts each image once).
+        on_bad: what happens then. ``"error"`` raises, ``"next"`` uses the next readable record instead (training),
+            ``"drop"`` returns a sample without ``"image"`` (evaluation, which counts each image once).
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class MappedDataset(TorchDataset):
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         """The sample for ``(position, index)``, or for an index, which is then also the position.
 
-        ``"bad_images"`` lists the error messages of the files that were skipped.
+        Its ``"bad_images"`` lists the error messages of skipped images.
         """
         return self.__getitems__([key])[0]
 

@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 
 
 class Order(Protocol):
-    """A permutation, in memory or computed piece by piece."""
+    """A permutation of record indices, in memory or computed piece by piece."""
 
     def __getitem__(self, offset: int, /) -> SupportsInt: ...
 
@@ -21,13 +21,7 @@ class TrainingSampler(Sampler[tuple[int, int]]):
 
     The index at a position depends on ``(seed, position)`` only. Rank r of W takes the positions r, r + W, ..., so an
     iteration has the same samples on any number of processes, and a resumed run sets ``first_position`` instead of
-    replaying the stream.
-
-    Args:
-        size: number of records, at least 1.
-        seed: the same on all ranks.
-        rank: of this process.
-        world_size: number of processes.
+    replaying the stream. ``size``, the number of records, is at least 1; ``seed`` is the same on all ranks.
     """
 
     def __init__(self, size: int, seed: int, rank: int = 0, world_size: int = 1):
@@ -68,7 +62,7 @@ WINDOW = 16
 class ShardSampler(TrainingSampler):
     """An endless stream of ``(position, index)`` like `TrainingSampler`'s, which reads only a few shards at a time.
 
-    Every epoch permutes the shards, cuts them into windows of 16, and permutes the samples of each window together.
+    Every epoch permutes the shards, groups them into windows of 16, and permutes the samples of each window together.
     Memory grows with the size of a window and the number of shards, not with the number of samples in shards.
 
     Reads within a window are random. WebDataset reads each shard sequentially through a shuffle buffer, but then the
@@ -77,11 +71,9 @@ class ShardSampler(TrainingSampler):
 
     Args:
         shard_sizes: samples of each shard, in the order of the dataset; at least one is not 0.
-        seed: the same on all ranks.
-        rank: of this process.
-        world_size: number of processes.
+        seed, rank, world_size: as for `TrainingSampler`.
         shuffled: ranges of indices that are not in shards, such as image files. `split_evenly` divides them into
-            pseudo-shards, which are entries of ``shard_sizes`` too. Every epoch permutes the indices of such a range
+            pseudo-shards, which have entries in ``shard_sizes`` too. Every epoch permutes the indices of such a range
             first, so that a pseudo-shard is a random sample and not, for example, the images of one class.
     """
 
@@ -102,7 +94,7 @@ class ShardSampler(TrainingSampler):
 
 
 class _EpochOrder:
-    """The permutation of one epoch; only the window used last is in memory."""
+    """The permutation of one epoch; only the current window is in memory."""
 
     def __init__(self, shard_sizes: NDArray[np.int64], seed: int, shuffled: Sequence[range]):
         self.seed = seed
@@ -142,5 +134,5 @@ def split_evenly(size: int, shard_size: int) -> list[int]:
 
 
 def _permutation(size: int, seed: int) -> NDArray[np.int64]:
-    # torch's generator, as for all training orders: its stream is the same on every machine and has not changed yet.
+    # torch's generator, as for all training orders: its stream is the same on every machine and in all versions so far.
     return torch.randperm(size, generator=torch.Generator().manual_seed(seed)).numpy()

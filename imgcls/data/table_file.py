@@ -1,14 +1,14 @@
 """The file format of stored records: columns of numbers and text that are mapped into memory instead of read.
 
-It is the safetensors format, so that any safetensors library can read the columns. That library copies them, while this
-module maps them: all processes of a machine share one copy in the page cache.
+It is the safetensors format, so any safetensors library can read the columns. Such a library copies them, while this
+module maps them, so that all processes of a machine share one copy in the page cache.
 """
 
 import json
 import os
 import zlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,32 +24,16 @@ class DamagedTableError(ValueError):
 
 
 class StoredTable(NamedTuple):
-    """What a table file holds.
-
-    Attributes:
-        columns: read-only arrays by name.
-        about: as given to `write_table`.
-        checksum: CRC-32 of all columns and ``about``, as returned by `write_table`.
-    """
+    """What a table file holds: what was given to `write_table`, and the checksum that it returned."""
 
     columns: dict[str, NDArray]
     about: dict[str, Any]
     checksum: int
 
 
-class _Writable(Protocol):
-    def write(self, data: bytes, /) -> int: ...
-
-
-def write_table(file: _Writable, columns: Mapping[str, NDArray], about: Mapping[str, Any]) -> int:
-    """Writes a table and returns its checksum.
-
-    Args:
-        file: a binary file.
-        columns: integer arrays by name.
-        about: further facts, as JSON can hold them.
-    """
-    # Large items first: every column is then aligned.
+def write_table(file: BinaryIO, columns: Mapping[str, NDArray], about: Mapping[str, Any]) -> int:
+    """Writes integer arrays by name, and further facts that JSON can hold; returns the CRC-32 of both."""
+    # Large items first, so that every column is aligned.
     arrays = {name: np.ascontiguousarray(columns[name]) for name in sorted(columns)}
     arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].itemsize))
     entries: dict[str, Any] = {}
@@ -70,11 +54,7 @@ def write_table(file: _Writable, columns: Mapping[str, NDArray], about: Mapping[
 
 
 def read_table(path: str | os.PathLike[str], verify: bool = True) -> StoredTable:
-    """Maps the columns of a table file into memory.
-
-    Args:
-        path: the file.
-        verify: compares the content with its checksum, which reads the whole file.
+    """Maps the columns of a table file into memory; with ``verify``, reads all of it to check its checksum.
 
     Raises:
         DamagedTableError: the file is not a table, or differs from what was written.

@@ -7,16 +7,12 @@ from torchvision.transforms import v2
 
 from imgcls.data.crop import EvalCrop, TrainCrop
 
-_FLIPS = {"horizontal": -1, "vertical": -2}  # the dimension that is reversed
+_FLIPS = {"horizontal": -1, "vertical": -2}  # the dimension to reverse
 _AUGMENTATIONS = {"trivialaugment": v2.TrivialAugmentWide, "randaugment": v2.RandAugment}
 
 
 class RandomFlip(nn.Module):
-    """Flips an image with probability 0.5, using the same random number as torchvision's flips at half their cost.
-
-    Args:
-        dim: -1 for left and right, -2 for top and bottom.
-    """
+    """Reverses a dimension with probability 0.5; draws the same number as torchvision's flips, at half their cost."""
 
     def __init__(self, dim: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The base of the evaluators: predictions of all processes gathered on the first, and result files."""
+"""The base class of the evaluators: gathers the predictions of all processes on the first, and writes result files."""
 
 import csv
 import io
@@ -30,8 +30,8 @@ class Predictions:
 
     Attributes:
         image_ids: N ids.
-        file_names: N paths, empty strings where the loader gave none.
-        tensors: ``"labels"`` and the model's outputs by name, each a list of ``(n, ...)`` tensors.
+        file_names: N paths, empty if the loader gave none.
+        tensors: ``"labels"`` and the model's outputs by name, each a list of one ``(n, ...)`` tensor per batch.
     """
 
     image_ids: list[Any] = field(default_factory=list)
@@ -57,9 +57,9 @@ class GatheredEvaluator(DatasetEvaluator):
     the processes in order restores the order of the dataset. The parts may differ in size or be empty.
 
     Args:
-        classes: class names, index = label.
-        distributed: gather from all processes; otherwise each process evaluates its own predictions.
-        output_dir: folder for the result files, created when missing; None writes none.
+        classes: class names; index = label.
+        distributed: whether to gather from all processes; otherwise each process evaluates its own predictions.
+        output_dir: the folder of the result files, created if missing; None writes no files.
 
     Raises:
         UserError: ``classes`` is empty.
@@ -78,11 +78,7 @@ class GatheredEvaluator(DatasetEvaluator):
         self._predictions = Predictions()
 
     def process(self, inputs: Any, outputs: Sequence[Mapping[str, Tensor]]) -> None:
-        """Stores the predictions for one batch.
-
-        Args:
-            inputs: a batch in either form of :func:`imgcls.structures.as_batch`, with labels and image ids.
-            outputs: one dict per image, as ``ClsNet`` returns them in evaluation mode.
+        """Stores the predictions for one batch: one dict of ``outputs`` per image, as ``ClsNet`` returns them.
 
         Raises:
             UserError: labels or ids are missing, a score is not finite, or model, classes and settings do not match.
@@ -144,7 +140,7 @@ class GatheredEvaluator(DatasetEvaluator):
 
     @abstractmethod
     def _read(self, labels: Tensor, outputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """Selects what to keep of one batch, on the CPU: ``"labels"`` and ``"scores"`` or ``"probs"`` among it."""
+        """The CPU tensors to keep of one batch, with ``"labels"`` and either ``"scores"`` or ``"probs"`` among them."""
 
     @abstractmethod
     def _score(self, predictions: Predictions) -> OrderedDict[str, OrderedDict[str, float]]:

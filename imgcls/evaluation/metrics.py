@@ -17,46 +17,27 @@ from torchmetrics.functional.classification import (
 
 
 def topk_accuracy(pred_classes: Tensor, labels: Tensor, k: int) -> Tensor:
-    """Computes the share of images whose true class is among the k best.
+    """The percentage of images whose label is among their k best classes, as a float64 scalar.
 
-    torchmetrics needs the scores of all classes for this; here the indices of the k best are enough.
+    torchmetrics needs the scores of all classes for this; here the indices of the best classes are enough.
 
     Args:
         pred_classes: ``(N, >= k)`` class indices, best first.
         labels: ``(N,)`` class indices.
-        k: how many of the best count.
-
-    Returns:
-        A percentage, 0 to 100; float64, scalar.
+        k: the number of predictions per image that count.
     """
     hits = (pred_classes[:, :k] == labels[:, None]).any(dim=1)
     return 100.0 * hits.double().mean()
 
 
 def confusion_matrix(pred: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Counts (true, predicted) pairs.
-
-    Args:
-        pred: ``(N,)`` class indices.
-        labels: ``(N,)`` class indices.
-        num_classes: K.
-
-    Returns:
-        ``(K, K)`` int64; rows are true classes, columns predicted ones.
-    """
-    # torchmetrics' own validation refuses a single class and sorts all values; the evaluator has checked them already.
+    """Counts each pair of true class (row) and predicted class (column), from ``(N,)`` indices to ``(K, K)`` int64."""
+    # The evaluator has checked the values. torchmetrics' validation would sort all of them, and refuses a single class.
     return multiclass_confusion_matrix(pred, labels, num_classes, validate_args=False)
 
 
 def per_class_accuracy(matrix: Tensor) -> Tensor:
-    """Computes the share of each class's images that are classified correctly.
-
-    Args:
-        matrix: ``(K, K)`` counts, rows are true classes.
-
-    Returns:
-        ``(K,)`` float64, 0 to 100; NaN for a class without images.
-    """
+    """From a confusion matrix, the percentage of correct images of each class: ``(K,)`` float64, NaN without images."""
     return 100.0 * matrix.diagonal().double() / matrix.sum(dim=1, dtype=torch.float64)
 
 
@@ -71,9 +52,9 @@ class PerClass(NamedTuple):
     """Metrics of each class.
 
     Attributes:
-        positives: ``(K,)`` int64, number of images that have the class.
-        metrics: ``AP``, ``precision``, ``recall``, ``F1``: ``(K,)`` float, 0 to 100; NaN for a class
-            without positives, for which none of them is defined.
+        positives: ``(K,)`` int64, the number of images that have the class.
+        metrics: ``AP``, ``precision``, ``recall`` and ``F1``, each ``(K,)`` float, 0 to 100, NaN for a class without
+            positives.
     """
 
     positives: Tensor
@@ -81,12 +62,12 @@ class PerClass(NamedTuple):
 
 
 def per_class_metrics(probs: Tensor, labels: Tensor, threshold: float = 0.5) -> PerClass:
-    """Computes average precision, and precision, recall and F1 at a threshold, of each class.
+    """Average precision, and precision, recall and F1 at a threshold, of each class.
 
     Args:
         probs: ``(N, K)`` float in [0, 1].
-        labels: ``(N, K)`` multi-hot, an integer type.
-        threshold: a class is predicted where its probability is above it.
+        labels: ``(N, K)`` multi-hot, of an integer type.
+        threshold: a class is predicted if its probability is above this.
     """
     num_classes = labels.shape[1]
     positives = labels.sum(dim=0, dtype=torch.int64)
@@ -104,18 +85,11 @@ def per_class_metrics(probs: Tensor, labels: Tensor, threshold: float = 0.5) -> 
 
 
 def summary(probs: Tensor, labels: Tensor, per_class: PerClass, threshold: float = 0.5) -> OrderedDict[str, float]:
-    """Computes the metrics of the whole dataset.
+    """The metrics of the whole dataset in percent, from the arguments and the result of :func:`per_class_metrics`.
 
-    Args:
-        probs: ``(N, K)`` float in [0, 1].
-        labels: ``(N, K)`` multi-hot, an integer type.
-        per_class: result of :func:`per_class_metrics` for the same tensors.
-        threshold: a class is predicted where its probability is above it.
-
-    Returns:
-        Percentages, 0 to 100. ``mAP`` and ``*_macro`` are means over the classes that have positives;
-        ``*_micro`` pool the decisions of all classes; ``exact_match`` is the share of images whose whole
-        label set is right. All but ``exact_match`` are NaN where no class has positives.
+    ``mAP`` and ``*_macro`` are means over the classes that have positives; ``*_micro`` pool the decisions for all
+    classes; ``exact_match`` is the share of images whose labels are all predicted, and no others. All but
+    ``exact_match`` are NaN if no class has positives.
     """
     count = labels.shape[1]
     result = OrderedDict(mAP=per_class.metrics["AP"].nanmean().item())

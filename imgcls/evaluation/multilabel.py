@@ -18,26 +18,20 @@ logger = logging.getLogger(__name__)
 class MultiLabelEvaluator(GatheredEvaluator):
     """Metrics of multi-label classification, 0 to 100, under the task ``"multilabel"``.
 
-    ``mAP``, ``mAP_micro``, ``precision``, ``recall`` and ``F1`` each ``_micro`` and ``_macro``, and
-    ``exact_match``. Classes without a positive are logged and left out of the macro means.
+    They are ``mAP``, ``mAP_micro``, ``exact_match``, and ``precision``, ``recall`` and ``F1`` with the suffixes
+    ``_micro`` and ``_macro``. Classes without positives are logged and left out of ``mAP`` and the macro means.
     Writes ``multilabel.json``, ``per_class.csv`` and ``predictions.csv`` (one row per image, in dataset order).
 
     Args:
-        classes: class names, index = label.
-        threshold: a class is predicted where its probability is above it.
-        distributed: gather from all processes; otherwise each process evaluates its own predictions.
-        output_dir: folder for the result files, created when missing; None writes none.
+        classes, distributed, output_dir: as for ``GatheredEvaluator``.
+        threshold: a class is predicted if its probability is above this.
 
     Raises:
         UserError: ``classes`` is empty, or the threshold is not between 0 and 1.
     """
 
     def __init__(
-        self,
-        classes: Sequence[str],
-        threshold: float = 0.5,
-        distributed: bool = True,
-        output_dir: str | None = None,
+        self, classes: Sequence[str], threshold: float = 0.5, distributed: bool = True, output_dir: str | None = None
     ) -> None:
         super().__init__(classes, distributed, output_dir)
         if not 0 <= threshold <= 1:
@@ -92,7 +86,7 @@ class MultiLabelEvaluator(GatheredEvaluator):
         return {
             "per_class.csv": csv_text(list(columns), rows),
             "predictions.csv": csv_text(header, self._prediction_rows(predictions, labels, probs)),
-            # Last, because a reader takes the folder as complete when this file exists.
+            # Written last: if it exists, the folder is complete.
             "multilabel.json": json_text(content),
         }
 

@@ -14,14 +14,12 @@ from imgcls.evaluation.metrics import confusion_matrix, per_class_accuracy, topk
 class ImageNetEvaluator(GatheredEvaluator):
     """Accuracy of single-label classification: ``{"accuracy": {"top1": ..., "top5": ...}}``, 0 to 100.
 
-    Writes ``accuracy.json``, ``per_class.csv``, ``confusion_matrix.csv`` (rows: true class) and
+    Writes ``accuracy.json``, ``per_class.csv``, ``confusion_matrix.csv`` (rows are true classes) and
     ``predictions.csv`` (one row per image, in dataset order).
 
     Args:
-        classes: class names, index = label.
+        classes, distributed, output_dir: as for ``GatheredEvaluator``.
         topk: each k to report; values above the number of classes are left out.
-        distributed: gather from all processes; otherwise each process evaluates its own predictions.
-        output_dir: folder for the result files, created when missing; None writes none.
 
     Raises:
         UserError: ``classes`` is empty, or ``topk`` leaves nothing to report.
@@ -75,11 +73,10 @@ class ImageNetEvaluator(GatheredEvaluator):
     def _files(
         self, predictions: Predictions, labels: Tensor, pred: Tensor, metrics: Mapping[str, float]
     ) -> dict[str, str]:
-        names = self.classes
+        names, columns = self.classes, ("class", "images", "accuracy")
         matrix = confusion_matrix(pred, labels, len(names))
         counts, accuracy = matrix.sum(dim=1).tolist(), [number(a) for a in per_class_accuracy(matrix).tolist()]
         per_class = list(zip(names, counts, accuracy, strict=True))
-        columns = ("class", "images", "accuracy")
         predicted = zip(
             predictions.image_ids,
             predictions.file_names,
@@ -100,6 +97,6 @@ class ImageNetEvaluator(GatheredEvaluator):
                 ([name, *row] for name, row in zip(names, matrix.tolist(), strict=True)),
             ),
             "predictions.csv": csv_text(("image_id", "file_name", "label", "pred", "score"), predicted),
-            # Last, because a reader takes the folder as complete when this file exists.
+            # Written last: if it exists, the folder is complete.
             "accuracy.json": json_text(content),
         }

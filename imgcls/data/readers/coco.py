@@ -12,10 +12,7 @@ def read_coco(paths: str) -> RawDataset:
     """Reads detection annotations as a multi-label set: the labels of an image are the categories of its instances.
 
     Crowd instances count too. Classes are the category names, sorted by category id. An image without instances has
-    no labels.
-
-    Args:
-        paths: the annotation file and the image folder, separated by ``:`` (the last one in the text).
+    no labels. The last ``:`` of ``paths`` separates the annotation file from the image folder.
 
     Raises:
         UserError: a path is missing, or the file is not a COCO annotation file.
@@ -28,8 +25,12 @@ def read_coco(paths: str) -> RawDataset:
         raise UserFileNotFoundError(f"{path}: no such annotation file; expected coco:ANNOTATIONS.json:IMAGE_ROOT")
     if not os.path.isdir(root):
         raise UserFileNotFoundError(f"{root}: no such folder; expected coco:ANNOTATIONS.json:IMAGE_ROOT")
-    images, annotations, categories = _read_lists(path)
-
+    content = load_json(path)
+    keys = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in keys):
+        got = ", ".join(content) if isinstance(content, dict) else type(content).__name__
+        raise UserError(f"{path}: expected COCO annotations with the lists {', '.join(keys)}; got: {got}")
+    images, annotations, categories = (content[key] for key in keys)
     try:
         categories = sorted(categories, key=lambda category: category["id"])
         classes = [category["name"] for category in categories]
@@ -55,12 +56,3 @@ def read_coco(paths: str) -> RawDataset:
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: not COCO instance annotations ({type(error).__name__}: {error})") from None
     return RawDataset(records, classes, True, True, path)
-
-
-def _read_lists(path: str) -> list[list[dict]]:
-    content = load_json(path)
-    keys = ("images", "annotations", "categories")
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in keys):
-        got = ", ".join(content) if isinstance(content, dict) else type(content).__name__
-        raise UserError(f"{path}: expected COCO annotations with the lists {', '.join(keys)}; got: {got}")
-    return [content[key] for key in keys]

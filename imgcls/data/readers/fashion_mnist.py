@@ -14,18 +14,7 @@ from imgcls.data.readers.json_file import read_json
 from imgcls.disk import datasets_root, write_once, write_text
 from imgcls.errors import UserError, UserFileNotFoundError
 
-CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 SIZE = 28
 FILES = {
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
@@ -60,11 +49,7 @@ def _write(folder: Path) -> None:
 
 
 def _find() -> Path:
-    """The first folder that has any of the files.
-
-    Raises:
-        UserError: no folder has any, or that folder lacks some.
-    """
+    """The first folder that has any of the files; a ``UserError`` if there is none or it lacks some."""
     names = [name for pair in FILES.values() for name in pair]
     user_folder = datasets_root() / "fashion-mnist"
     for folder in (user_folder, DEBIAN_FOLDER):

@@ -11,11 +11,9 @@ from imgcls.errors import UserError, UserFileNotFoundError
 
 
 def read_folder(path: str, training: bool) -> RawDataset:
-    """Reads the images at any depth below each first-level sub-folder, whose name is the class.
+    """Reads the images at any depth below each first-level sub-folder of ``path``, whose name is the class.
 
-    Args:
-        path: the folder with the sub-folders.
-        training: whether every class needs an image; a test set may lack some.
+    If the set is for ``training``, every class needs an image; a test set may lack some.
 
     Raises:
         UserError: the folder is missing, has no sub-folders or no images, or a class to train on has no image.
@@ -63,7 +61,7 @@ def class_folders(path: str) -> list[str]:
 def images_below(root: str, name: str) -> Iterator[str]:
     """The images at any depth of class folder ``name``, as paths relative to ``root``, always in the same order.
 
-    Links to folders are followed, but no folder is read twice.
+    Symbolic links to folders are followed, but no folder is read twice.
     """
     seen = {_identity(root)}  # a link to the root would add the other classes
     for folder, folders, files in os.walk(os.path.join(root, name), onerror=_cannot_list, followlinks=True):

@@ -35,12 +35,12 @@ def make_imagenet_json(root: Path, save: Path, index: bool = False) -> list[Path
     """Lists the images below ``root`` in ``save/imagenet_detectron2_{train,val}.json``; returns the written files.
 
     A third file, ``class_to_idx.json``, maps the names of the training folders to labels, in sorted order. Both splits
-    use these labels. Each ``file_name`` is relative to ``save``. The same images always give the same bytes.
+    use these labels. Each ``file_name`` is relative to ``save``. The same images always produce the same bytes.
 
     Args:
         root: a folder with ``ILSVRC2012_img_train`` and ``ILSVRC2012_img_val``, or ``train`` and ``val``.
         save: created if it does not exist.
-        index: also write the index of both splits (`index_json`).
+        index: whether to write the indexes of both splits too (`index_json`).
 
     Raises:
         UserError: a split or its images are missing, ``val`` has a class that ``train`` does not have, or ``save``

@@ -1,4 +1,4 @@
-"""``json:PATH``: a list of records in a JSON file, or its index or cached columns if they are up to date."""
+"""``json:PATH``: a list of records, read from a JSON file or, if they are up to date, from its index or cache."""
 
 import json
 import os
@@ -144,7 +144,8 @@ class _Text:
     def next_character(self) -> str:
         """Skips white space; empty at the end of the file."""
         while True:
-            self.at = _end(_SPACE, self.text, self.at)
+            if space := _SPACE.match(self.text, self.at):
+                self.at = space.end()
             if self.at < len(self.text):
                 return self.text[self.at]
             if not self._read_more():
@@ -167,8 +168,8 @@ class _Text:
     def read_ahead(self) -> list[Any]:
         """Parses most of the objects in this text in one call, which is much faster than `value` for each object.
 
-        They end at the last place that looks like the boundary between the first two objects. Text that was cut
-        anywhere else is not a valid list; the result is then empty, and the position does not change.
+        The text is cut where it last looks like the boundary between the first two objects. If that is not the end of
+        an object, the text is not a valid list: the result is empty, and the position does not change.
         """
         self.fresh = False
         try:
@@ -190,8 +191,3 @@ class _Text:
             self.dropped += self.at
             self.text, self.at, self.fresh = self.text[self.at :] + read, 0, True
         return bool(read)
-
-
-def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
-    match = pattern.match(text, at)
-    return at if match is None else match.end()

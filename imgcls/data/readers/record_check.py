@@ -12,8 +12,8 @@ def check_records(records: object, source: str, classes: Sequence[str] | None = 
 
     Args:
         records: should be a list of dicts.
-        source: the file or dataset name that starts every message.
-        classes: the class names, if they are known apart from the records; ``"class"`` is then ignored.
+        source: the file or dataset name that starts every error message.
+        classes: the class names, if they are known independently of the records; ``"class"`` is then ignored.
 
     Raises:
         UserError: names the first invalid record (counted from 1) and the reason.
@@ -26,12 +26,7 @@ def check_records(records: object, source: str, classes: Sequence[str] | None = 
 
 
 class RecordCheck:
-    """Checks records batch by batch and collects their classes.
-
-    Args:
-        source: the file or dataset name that starts every message.
-        classes: as for `check_records`.
-    """
+    """Checks records batch by batch and collects their classes; the arguments are those of `check_records`."""
 
     def __init__(self, source: str, classes: Sequence[str] | None = None):
         self.source = source
@@ -99,10 +94,8 @@ class RecordCheck:
         if number == 1 and isinstance(record, dict) and "labels" in record:
             self.multi_label = True
         key, other = ("labels", "label") if self.multi_label else ("label", "labels")
-        if type(record) is not dict or key not in record or other in record:
-            _refuse(source, number, record, key, other)
-        file_name = record.get("file_name")
-        if type(file_name) is not str or not file_name:
+        file_name = record.get("file_name") if type(record) is dict else None
+        if type(file_name) is not str or not file_name or key not in record or other in record:
             _refuse(source, number, record, key, other)
         value = record[key]
         if self.multi_label and type(value) is not list:
@@ -122,7 +115,7 @@ class RecordCheck:
 
 
 class _Names:
-    """Collects pairs of label and class name; each label has one name, and each name one label."""
+    """Collects pairs of label and class name; checks that each label has one name, and each name one label."""
 
     def __init__(self, source: str):
         self.source = source
@@ -146,12 +139,9 @@ class _Names:
                 self._pair(number, label, name)
 
     def add_uniform(self, number: int, labels: list[int], given: list[Any]) -> bool:
-        """Adds records with one label each if they all have a name, or none has, and the names agree.
+        """Adds single-label records, of which ``number`` is the first; returns False if `add` must look at each.
 
-        Args:
-            number: of the first record.
-            labels: one for each record.
-            given: the value of ``"class"`` of each record.
+        That is so if only some have a ``"class"``, or the names disagree with each other or with earlier ones.
         """
         kinds = set(map(type, given))
         if kinds == {type(None)}:
@@ -180,7 +170,7 @@ class _Names:
                     f'{self.source}: record {number}: label {label} has no "class" name, other labels have one; '
                     "name all of them or none"
                 )
-        # A label without records needs a name too, and str(i) may be the name of another class.
+        # A label without records needs a name too; str(i) may already be the name of another class.
         return [self.by_label.get(i, f"unused {i}") for i in range(largest + 1)]
 
     def _pair(self, number: int, label: int, name: Any) -> None:

@@ -21,10 +21,10 @@ ENCODING = ("utf-8", "surrogatepass")
 
 
 class RecordTable(StoredRecords):
-    """Records that are equal to those of the JSON that they were read from.
+    """Records stored in columns. Reading one gives the dict that was stored, with ``root`` joined to its file name.
 
-    A column of text has two arrays: ``X`` holds the bytes of all values, and ``X_at``, int ``(values + 1,)``, their
-    offsets in it. N is the number of records.
+    A column of text has two arrays: ``X`` holds the bytes of all values, and ``X_at``, int ``(values + 1,)``, where
+    each value begins and the last one ends. N is the number of records.
 
     ========  =============================================================================================
     folder    int ``(N,)``: index into ``folders`` (text) of the file name's first part
@@ -51,11 +51,7 @@ class RecordTable(StoredRecords):
     def __len__(self) -> int:
         return len(self.columns["flags"])
 
-    def __getitem__(self, index: int | slice) -> Any:
-        """The record at ``index`` as a new dict, or a list of records for a slice."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        index = range(len(self))[index]
+    def _record(self, index: int) -> dict[str, Any]:
         columns, flags = self.columns, self.columns["flags"].item(index)
         file_name = self._text("folders", columns["folder"].item(index)) + self._text("file", index)
         record: dict[str, Any] = {"file_name": join(self.root, file_name)}
@@ -82,7 +78,7 @@ class RecordTable(StoredRecords):
         return Counter({int(label): int(counts[label]) for label in np.flatnonzero(counts)})
 
     def relabelled(self, mapping: Sequence[int | None]) -> "RecordTable":
-        """The same images with new labels; all columns but one are shared."""
+        """The same images with new labels; all other columns are shared."""
         table = np.array([-1 if label is None else label for label in mapping], np.int32)
         names = {new: self.names[old] for old, new in enumerate(mapping) if new is not None and old in self.names}
         return RecordTable({**self.columns, "label": table[self.columns["label"]]}, names, self.root)
@@ -101,7 +97,7 @@ def build_table(batches: Iterable[list[Any]], source: str) -> RawDataset:
 
     Args:
         batches: lists of records as parsed from JSON.
-        source: the file that they come from; it starts every message, and file names are relative to its folder.
+        source: the file that they come from; it starts every error message, and file names are relative to its folder.
 
     Raises:
         UserError: names the first invalid record, or two records with the same image id.
@@ -177,7 +173,7 @@ class TableBuilder:
         return columns
 
     def suspects(self, table: RecordTable) -> Iterator[tuple[int, int | str]]:
-        """The records whose image id may occur twice, as number and id; equal ids have equal hashes."""
+        """Number and image id of the records that may share an id: those whose ids have the same hash."""
         hashes = self._joined("hash")
         ordered = np.sort(hashes)
         repeated = ordered[1:][ordered[1:] == ordered[:-1]]
@@ -190,15 +186,15 @@ class TableBuilder:
     def _add_texts(self, name: str, texts: list[str]) -> None:
         joined = "".join(texts)
         encoded = joined.encode(*ENCODING)
-        same = len(encoded) == len(joined)  # ASCII only
-        self._add_numbers(name, [len(text if same else text.encode(*ENCODING)) for text in texts])
+        is_ascii = len(encoded) == len(joined)
+        self._add_numbers(name, [len(text if is_ascii else text.encode(*ENCODING)) for text in texts])
         self._texts[name] += encoded
 
     def _joined(self, name: str) -> NDArray:
         return np.concatenate(self._numbers[name] or [np.empty(0, np.int8)])
 
 
-# Number of keys of a record that has nothing for the column "other", by its flags.
+# By the flags of a record: the number of its keys if it has nothing for the column "other".
 _USUAL_KEYS = {ID_IS_FILE_NAME: 3, ID_IS_NUMBER: 3, ID_IS_FILE_NAME | HAS_CLASS: 4, ID_IS_NUMBER | HAS_CLASS: 4}
 
 
@@ -223,7 +219,7 @@ def _other(record: dict[str, Any], flags: int) -> str:
 
 
 def _starts(sizes: NDArray) -> NDArray:
-    """Where each of several values begins, and where the last one ends."""
+    """Where each value begins and the last one ends, from their sizes."""
     return _smallest(np.concatenate(([0], np.cumsum(sizes, dtype=np.int64))))
 
 

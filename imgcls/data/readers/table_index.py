@@ -27,12 +27,12 @@ def index_path(path: str) -> Path:
 
 
 def write_index(path: str, raw: RawDataset, state: os.stat_result) -> Path:
-    """Writes the index, replaces an older one, and returns its path.
+    """Writes the index of the JSON file ``path``, replaces an older one, and returns its path.
 
     Args:
         path: the JSON file.
         raw: its content, with a `RecordTable`.
-        state: of the JSON file when it was read.
+        state: the ``os.stat`` of the JSON file from when it was read.
 
     Raises:
         UserError: the file cannot be written.
@@ -45,7 +45,7 @@ def write_index(path: str, raw: RawDataset, state: os.stat_result) -> Path:
 def read_index(path: str) -> RawDataset | None:
     """The records of a JSON file from its index, or None if there is no index or it is older than the JSON.
 
-    The records are not checked again: this was done before they were written, and a checksum protects them since.
+    The records are not checked again: they were checked before they were written, and a checksum protects them.
 
     Raises:
         UserError: the index is damaged.
@@ -76,11 +76,7 @@ def write_cache(path: str, raw: RawDataset, state: os.stat_result) -> None:
 
     The file is ``imgcls/json/<hash of the JSON's path>`` below ``$XDG_CACHE_HOME`` or ``~/.cache``. The environment
     variable ``IMGCLS_CACHE`` names another folder in place of ``~/.cache/imgcls``; if it is empty, nothing is cached.
-
-    Args:
-        path: the JSON file.
-        raw: its content, with a `RecordTable`.
-        state: of the JSON file when it was read.
+    The arguments are those of `write_index`.
     """
     file = _cache_path(path, state)
     if file is None:
@@ -120,7 +116,7 @@ def _cache_path(path: str, state: os.stat_result) -> Path | None:
 
 
 def _cache_key(path: str, state: os.stat_result) -> dict[str, Any]:
-    # JSON text cannot hold every path as it is, but the path in ASCII.
+    # A path that is not valid UTF-8 cannot be stored as it is; its ASCII form can.
     return {
         "json_path": ascii(os.path.realpath(path)),
         "json_size": state.st_size,

@@ -42,12 +42,7 @@ def sample_key(shard: str, row: int) -> str:
 
 
 def table_path(shard_path: str, entry: Mapping[str, Any] | None = None) -> str:
-    """The path of a shard's table.
-
-    Args:
-        shard_path: the tar file.
-        entry: the shard's entry in the index, if it may be of format version 1.
-    """
+    """The path of a shard's table; its ``entry`` in the index is needed if it may be of format version 1."""
     version_1 = entry is not None and "table_sha256" in entry
     return shard_path.removesuffix(".tar") + (".npy" if version_1 else ".index")
 
@@ -60,8 +55,8 @@ def table_columns(
     Args:
         shard: the file name of the shard.
         samples: with ``"image_id"`` and ``"label"`` or ``"labels"``, in the order of the shard.
-        extensions: of the images' file names in the shard.
-        slices: offset and size in bytes and CRC-32 of the images.
+        extensions: those of the images' file names in the shard.
+        slices: offset, size in bytes, and CRC-32 of each image.
     """
     builder = TableBuilder()
     keys = ("image_id", "label", "labels")
@@ -102,18 +97,15 @@ def read_index(folder: str) -> dict[str, Any]:
         found = index.get("format") if isinstance(index, dict) else type(index).__name__
         raise UserError(f'{path}: its "format" is {found!r}, expected {FORMAT!r}; pack the set again with this version')
     wrong = [key for key, kind in _KINDS.items() if type(index.get(key)) is not kind]
-    if wrong or not all(map(_is_shard, index["shards"])):
+    if wrong or not index["shards"] or not all(map(_is_shard, index["shards"])):
         raise UserError(f"{path}: damaged in {', '.join(map(repr, wrong)) or repr('shards')}; pack the set again")
     return index
 
 
 def read_shard_table(folder: str, entry: Mapping[str, Any], verify: bool) -> RecordTable:
-    """The records of a shard, with the columns of `table_columns`.
+    """The records of the shard with this ``entry`` in the index, with the columns of `table_columns`.
 
-    Args:
-        folder: of the shards.
-        entry: the shard's entry in the index.
-        verify: compares the table with its checksum, for which the whole table is read.
+    With ``verify``, the whole table is read and compared with its checksum.
 
     Raises:
         UserError: the table is missing, damaged, or does not belong to this index.

@@ -42,7 +42,7 @@ def pack_dataset(
 
     Args:
         source: name of a dataset.
-        out: a new or empty folder, or one that an interrupted call has left.
+        out: a new or empty folder, or that of an interrupted call.
         short_side: larger images are shrunk to this length of the short side, in pixels.
         quality: of the JPEG files, 1-100.
         shard_size: approximate size of a shard in bytes.
@@ -50,7 +50,7 @@ def pack_dataset(
         processes: number of worker processes.
 
     Returns:
-        The content of the index.
+        The content of ``index.json``.
 
     Raises:
         UserError: a value is out of range, ``out`` is complete or has other content, the source or an image cannot be
@@ -87,7 +87,7 @@ def pack_dataset(
     except BadImageError as error:
         raise UserError(f"{error} (when packing: --skip-bad-images)") from error
     except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error}); make room, or name another") from error
+        raise UserError(f"{out}: cannot be written ({error.strerror or error}); free space or name another") from error
     return index
 
 
@@ -109,7 +109,7 @@ def _only_writer(out: str) -> Iterator[str]:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # forked workers do not inherit this kind of lock
         except BlockingIOError:
-            raise UserError(f"{out}: another process is packing into it; wait for it") from None
+            raise UserError(f"{out}: another process is packing into it; wait until it has finished") from None
         for name in os.listdir(folder):
             if name.endswith(".tmp"):
                 os.unlink(os.path.join(folder, name))
@@ -117,16 +117,17 @@ def _only_writer(out: str) -> Iterator[str]:
 
 
 def _choose_bounds(records: Sequence[dict], settings: Settings) -> NDArray[np.int64]:
-    """The bounds of the shards, estimated from the stored size of some images."""
+    """The bounds of the shards, from an estimate of the mean stored size."""
     sizes = []
-    for i in np.unique(np.linspace(0, len(records) - 1, _MEASURED_IMAGES).astype(int)):
+    sampled = np.unique(np.linspace(0, len(records) - 1, _MEASURED_IMAGES).astype(int))
+    for i in sampled:
         try:
             sizes.append(stored_size(len(encode_image(records[i], settings.short_side, settings.quality)[0])))
         except BadImageError:
             if not settings.skip_bad_images:
                 raise
     if not sizes:
-        raise UserError(f"{settings.source}: none of {_MEASURED_IMAGES} images could be read")
+        raise UserError(f"{settings.source}: none of the {len(sampled)} sampled images could be read")
     return shard_bounds(len(records), float(np.mean(sizes)), settings.shard_size)
 
 

@@ -17,17 +17,7 @@ _PLAN = "plan.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a packing.
-
-    Attributes:
-        source: name of the dataset.
-        short_side: larger images are shrunk to this length of the short side, in pixels.
-        quality: of the JPEG files, 1-100.
-        shard_size: approximate size of a shard in bytes.
-        skip_bad_images: whether images that cannot be read are skipped; otherwise the first one ends the packing.
-        multi_label: whether the records have ``"labels"``.
-        content: `checksum` of the records.
-    """
+    """The arguments of `pack_dataset` that determine the shards, the kind of label, and the records' `checksum`."""
 
     source: str
     short_side: int
@@ -54,10 +44,7 @@ def checksum(records: Sequence[dict]) -> str:
 def shard_bounds(samples: int, mean_size: float, shard_size: int) -> NDArray[np.int64]:
     """Where each shard starts in the order of packing, and where the last one ends; lengths differ by at most 1.
 
-    Args:
-        samples: number of images, at least 1.
-        mean_size: of a stored sample, in bytes.
-        shard_size: approximate size of a shard in bytes.
+    ``samples`` is at least 1. ``mean_size``, that of a stored sample, and the approximate ``shard_size`` are in bytes.
     """
     count = min(samples, max(1, round(samples * mean_size / shard_size)))
     return np.arange(count + 1) * samples // count

@@ -16,7 +16,7 @@ from imgcls.data.shards.layout import INDEX, read_index, read_shard_table, table
 from imgcls.errors import UserError, UserFileNotFoundError
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-# Each open table takes a file descriptor. Training reads 16 shards at a time.
+# Training reads 16 shards at a time, and 32 where one window ends and the next begins.
 _OPEN_TABLES = 32
 
 
@@ -48,12 +48,15 @@ def read_shards(path: str) -> RawDataset:
 
 
 class ShardRecords(StoredRecords):
-    """The samples of some shards. Only a few numbers of each shard and the tables used last are kept in memory.
+    """The samples of some shards. Only a few numbers per shard and the most recently used tables are in memory.
+
+    A record has a ``"shard_slice"``; its ``"file_name"`` is the shard's path and the image's name in the shard.
+    A missing or damaged table raises a ``UserError`` when one of its records is read.
 
     Args:
-        folder: the folder of the shards.
+        folder: of the shards.
         shards: their entries in the index.
-        index: the content of the index.
+        index: the content of ``index.json``.
     """
 
     def __init__(self, folder: str, shards: Sequence[dict[str, Any]], index: dict[str, Any]):
@@ -73,21 +76,11 @@ class ShardRecords(StoredRecords):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitem__(self, index: int | slice) -> Any:
-        """The record with its ``"shard_slice"``, or a list of records for a slice.
-
-        The ``"file_name"`` of a record consists of the shard's path and the name of the image in the shard.
-
-        Raises:
-            UserError: the shard's table is missing or damaged.
-        """
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        index = range(len(self))[index]
+    def _record(self, index: int) -> dict[str, Any]:
         shard = int(np.searchsorted(self._ends, index, side="right"))
         row = int(index - self._ends[shard] + self.shard_sizes[shard])
         table = self._table(shard)
-        record = table[row]
+        record: dict[str, Any] = table[row]
         if self.multi_label:
             record["labels"] = [self._mapped(label) for label in record["labels"]]
         else:
@@ -109,7 +102,7 @@ class ShardRecords(StoredRecords):
         return other
 
     def __getstate__(self) -> dict[str, Any]:
-        """Excludes the open tables, so that a spawned worker opens them itself."""
+        """Leaves out the open tables, so that a spawned worker opens its own."""
         return {**self.__dict__, "_tables": OrderedDict()}
 
     def _mapped(self, label: int) -> int:
@@ -132,7 +125,7 @@ class ShardRecords(StoredRecords):
 
 
 def _expand(pattern: str) -> Iterator[str]:
-    """Expands ``{000000..000127}.tar`` lazily, so that a huge range ends at the first unknown name."""
+    """Expands ``{000000..000127}.tar`` lazily: the caller stops at the first unknown name of a huge range."""
     match = _RANGE.search(pattern)
     if match is None:
         yield pattern

@@ -17,14 +17,7 @@ _LISTED = 20
 
 
 def verify_shards(folder: str, processes: int = 1) -> int:
-    """Compares every file with its checksum, decodes every image, and counts samples and labels.
-
-    Args:
-        folder: of the shards.
-        processes: number of worker processes.
-
-    Returns:
-        The number of images.
+    """Compares every file with its checksum, decodes every image, and checks the counts; returns the number of images.
 
     Raises:
         UserError: the message lists what is wrong.

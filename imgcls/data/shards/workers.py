@@ -22,20 +22,19 @@ class _StoppedError(Exception):
 
 
 def run_jobs(
-    job: Callable[..., Any], arguments: Iterable[tuple], processes: int, total: int, done: int = 0, unit: str = "img"
+    job: Callable[..., Any], arguments: Iterable[tuple], processes: int, total: int, done: int = 0
 ) -> Iterator[Any]:
     """Calls ``job(*arguments, step)`` in worker processes and yields the results in the order of completion.
 
-    Each worker gets its next arguments when it has finished, so memory does not grow with the number of jobs. The
+    A worker gets its next arguments when it has finished a job, so memory does not grow with the number of jobs. The
     first exception of a job stops all workers.
 
     Args:
         job: a module-level function; calls ``step()`` after each image.
-        arguments: of each call.
+        arguments: those of each call.
         processes: number of workers.
         total: number of images, for the progress bar, which appears on a terminal only.
         done: images finished by earlier runs.
-        unit: what the bar counts.
 
     Raises:
         UserError: a worker was killed.
@@ -44,7 +43,7 @@ def run_jobs(
     waiting = iter(arguments)
     workers: dict[Connection, multiprocessing.Process] = {}
     busy: list[Connection] = []
-    with tqdm(total=total, initial=done, unit=unit, disable=None) as bar:
+    with tqdm(total=total, initial=done, unit="img", disable=None) as bar:
         try:
             while True:
                 while len(busy) < processes and (one := next(waiting, None)) is not None:
@@ -66,8 +65,8 @@ def run_jobs(
                     yield result
         except (EOFError, ConnectionError):
             raise UserError(
-                "a packing process was killed, perhaps because memory ran out; fewer processes (-j) need less, and the "
-                "same command resumes where this one stopped"
+                "a worker process was killed, perhaps because memory ran out; fewer processes (-j) need less, and "
+                "packing resumes where it stopped if you run the command again"
             ) from None
         finally:
             _stop(workers)
@@ -114,7 +113,7 @@ def _work(job: Callable[..., Any], connection: Connection) -> None:
             return
         except Exception as error:
             if not isinstance(error, UserError):
-                traceback.print_exc()  # it is lost when the exception is sent
+                traceback.print_exc()  # sending the exception loses it
             answer = (None, error)
         connection.send(answer)
 

@@ -24,38 +24,25 @@ _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 
 
 class HashedFile:
-    """A stream that counts (``size``) and hashes what is written to it."""
+    """A stream that counts (``size``) and hashes (``sha256``) what is written to it."""
 
     def __init__(self, file: BinaryIO):
         self.size = 0
+        self.sha256 = hashlib.sha256()
         self._file = file
-        self._hash = hashlib.sha256()
-
-    @property
-    def sha256(self) -> str:
-        """The SHA-256 of everything written so far, in hex."""
-        return self._hash.hexdigest()
 
     def write(self, data: bytes) -> int:
         """Writes ``data`` and returns its length."""
-        self._hash.update(data)
+        self.sha256.update(data)
         self.size += len(data)
         return self._file.write(data)
 
 
 def encode_image(record: Mapping[str, Any], short_side: int, quality: int) -> tuple[bytes, str]:
-    """The bytes to store for a record's image, and their extension.
+    """The bytes to store for a record's image, and their extension, ``"jpg"`` or ``"png"``.
 
-    An image with a longer short side is shrunk (antialiased) and stored as a JPEG. No image is enlarged: other JPEG and
+    An image whose short side is longer than ``short_side`` is shrunk (antialiased) and stored as a JPEG. Other JPEG and
     PNG files are kept byte for byte, and other formats become a JPEG of the same size.
-
-    Args:
-        record: as for `read_bytes`.
-        short_side: the longest allowed, in pixels.
-        quality: JPEG quality, 1-100.
-
-    Returns:
-        The bytes, and ``"jpg"`` or ``"png"``.
 
     Raises:
         BadImageError: the file cannot be read as an image.
@@ -79,12 +66,12 @@ def _shrink(pixels: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(resize(pixels, height, width).permute(1, 2, 0).numpy())
 
 
-# Block size of a tar file: a header takes one block, and content is padded to whole blocks.
+# The block size of a tar file: a header takes one block, and content is padded to whole blocks.
 _BLOCK = 512
 
 
 def stored_size(image_bytes: int) -> int:
-    """Bytes that a sample takes in a tar file: the image, and two members of one block each."""
+    """The bytes that a sample takes in a tar file: three headers, the image, and two members of one block each."""
     return 5 * _BLOCK + -(-image_bytes // _BLOCK) * _BLOCK
 
 
@@ -96,13 +83,13 @@ def write_shard(
     Args:
         path: the tar file.
         folder: for temporary files, on the same file system.
-        records: the records of this shard.
-        settings: the settings of the whole set.
+        records: those of this shard.
+        settings: those of the whole set.
         step: called after each record.
 
     Returns:
-        The shard's entry in the index, with two more keys that the index sums up: ``"label_counts"``, and the messages
-        of ``"bad_images"``.
+        The shard's entry in the index, and two keys of which the index has the total: ``"label_counts"``, and the error
+        messages of ``"bad_images"``.
 
     Raises:
         BadImageError: an image cannot be read, and ``settings.skip_bad_images`` is False.
@@ -136,7 +123,7 @@ def write_shard(
         "name": name,
         "samples": len(samples),
         "bytes": file.size,
-        "sha256": file.sha256,
+        "sha256": file.sha256.hexdigest(),
         "table_crc32": checksum,
         "label_counts": dict(sorted(label_counts(samples).items())),
         "bad_images": bad,

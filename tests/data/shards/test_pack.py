@@ -207,7 +207,7 @@ def test_bad_images_can_be_skipped(photographs, tmp_path, caplog):
     assert len({r["image_id"] for r in records}) == 28 and all(map(read_bytes, records))
     for path in (tmp_path / "source").rglob("*.jpg"):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="could be read"):
+    with pytest.raises(UserError, match="none of the 30 sampled images could be read"):
         pack_dataset(source, str(tmp_path / "none"), skip_bad_images=True)
 
 

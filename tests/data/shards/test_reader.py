@@ -171,7 +171,8 @@ def test_a_damaged_index(packed, text, message):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"classes": 3}, {"shards": [{}]}, {"shards": [{"name": "../a.tar", "samples": 1, "bytes": 1}]}]
+    "changes",
+    [{"classes": 3}, {"shards": []}, {"shards": [{}]}, {"shards": [{"name": "../a.tar", "samples": 1, "bytes": 1}]}],
 )
 def test_an_index_with_wrong_content(packed, changes):
     change_index(packed, **changes)

@@ -59,7 +59,5 @@ def first_or_wait(path, step):
 
 
 def test_a_killed_worker_is_a_clear_error():
-    with pytest.raises(
-        UserError, match="a packing process was killed, perhaps because memory ran out; fewer processes"
-    ):
+    with pytest.raises(UserError, match="a worker process was killed, perhaps because memory ran out; fewer processes"):
         list(run_jobs(kill_itself, [(), ()], 2, total=2))
