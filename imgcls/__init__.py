@@ -5,6 +5,7 @@ not change detectron2's default config.
 """
 
 import sys
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -51,6 +52,9 @@ def _check_requirements() -> None:
 # `imgcls --help` lists the verbs without these imports, which take seconds.
 if not (_is_console_command() and sys.argv[1:] in ([], ["-h"], ["--help"])):
     _check_requirements()
+    if _is_console_command() or _is_checkout_script():
+        # detectron2 calls torch.jit.script while it is imported; the warning would precede every message of ours.
+        warnings.filterwarnings("ignore", ".torch.jit.script. is deprecated", FutureWarning)
 
     from imgcls import data, modeling
     from imgcls.checkpoint import load_backbone

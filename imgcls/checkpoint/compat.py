@@ -219,7 +219,9 @@ def advise(saved: Settings, current: Settings, use: Use) -> str:
     shapes = {Effect.SHAPE} if use is Use.BACKBONE else {Effect.SHAPE, Effect.OUTER_SHAPE}
     wrong = find_differences(saved, current, shapes.union(use.value))
     if wrong:
-        return f"to use it set {_lines(saved, wrong)}"
+        other_classes = use is Use.CLASSIFIER and "MODEL.CLSNET.NUM_CLASSES" in wrong
+        backbone = "; to train on other classes, take its backbone: imgcls export-backbone" if other_classes else ""
+        return f"to use it set {_lines(saved, wrong)}{backbone}"
     builder = saved.get("MODEL.BACKBONE.NAME", "")
     hint = f" ({builder} in the checkpoint)" if builder else ""
     return f"check MODEL.BACKBONE.NAME{hint}, MODEL.MNET.WIDTH_MULT, DEPTH_MULT, BLOCKS and OUT_FEATURES"

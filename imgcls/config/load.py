@@ -53,8 +53,13 @@ def _merge_file(cfg: CfgNode, path: str) -> None:
 
 
 def _merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
+    flag = next((opt for opt in opts if opt.startswith("--")), None)
+    if flag:
+        raise UserError(f"{flag} comes after {opts[0]}; write flags before the first KEY VALUE pair")
     if len(opts) % 2:
-        raise UserError(f"the command line has overrides {list(opts)}; they come in pairs: KEY VALUE")
+        keys = set(_keys(cfg))
+        lonely = next((opt for opt in opts[::2] if opt not in keys), opts[-1])
+        raise UserError(f"overrides come in pairs, KEY VALUE, but there are {len(opts)}; look at {lonely}")
     for key, value in zip(opts[::2], opts[1::2], strict=True):
         if key not in _keys(cfg):
             raise UserError(_unknown_key(cfg, key))

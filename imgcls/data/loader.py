@@ -26,6 +26,8 @@ from imgcls.structures import stack
 
 _logger = logging.getLogger(__name__)
 
+_PARENT_CHECK_SECONDS = 5.0
+
 
 class ClsLoader:
     """A torch ``DataLoader`` that logs images which cannot be read and copies batches to a GPU ahead of time.
@@ -98,14 +100,17 @@ def init_worker(worker_id: int) -> None:
     """
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_exit_on_signal_of, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_exit_with, args=(os.getppid(),), daemon=True).start()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
 
-def _exit_on_signal_of(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
+def _exit_with(parent: int) -> None:
+    """Ends this process when its parent asks for it or has died: workers can hang on locks of a killed parent."""
+    while os.getppid() == parent:
+        received = signal.sigtimedwait({signal.SIGTERM}, _PARENT_CHECK_SECONDS)
+        if received is not None and received.si_pid == parent:
+            break
     os._exit(0)
 
 

@@ -95,7 +95,10 @@ UNFIT = [
     (("INPUT.FORMAT", "RGB"), r"INPUT\.FORMAT is BGR in the checkpoint, RGB in the config"),
     (("MODEL.PIXEL_STD", [1.0, 1.0, 1.0]), r"MODEL\.PIXEL_STD is \[57\.0, 57\.0, 57\.0\] in the checkpoint"),
     (("MODEL.CLSNET.HEAD", "sigmoid"), r"MODEL\.CLSNET\.HEAD is softmax in the checkpoint"),
-    (("MODEL.CLSNET.NUM_CLASSES", 4), r'\(2 tensors\): head\.linear\..*set MODEL\.CLSNET\.NUM_CLASSES "3"$'),
+    (
+        ("MODEL.CLSNET.NUM_CLASSES", 4),
+        r'\(2 tensors\): head\.linear\..*set MODEL\.CLSNET\.NUM_CLASSES "3"; .*imgcls export-backbone$',
+    ),
     (("MODEL.CLSNET.HEAD_CONV_DIM", 8), r'set MODEL\.CLSNET\.HEAD_CONV_DIM "0"$'),
     (("MODEL.MNET.WIDTH_MULT", 0.5), r'has shape .*set MODEL\.MNET\.WIDTH_MULT "0\.25"$'),
     (("MODEL.MNET.BLOCKS", [1, 1, 1, 2, 1]), r"is missing.*BLOCKS"),

@@ -66,9 +66,18 @@ def test_a_folder_is_not_a_config_file(tmp_path):
         load_cfg(str(tmp_path))
 
 
-def test_an_odd_number_of_overrides_is_refused():
-    with pytest.raises(ValueError, match="come in pairs"):
-        load_cfg("", ["SEED"])
+@pytest.mark.parametrize(
+    ("opts", "lonely"),
+    [(["SEED"], "SEED"), (["SEED", "1", "OUTPUT_DIR"], "OUTPUT_DIR"), (["SEED", "1", "2", "OUTPUT_DIR", "x"], "2")],
+)
+def test_an_odd_number_of_overrides_is_refused(opts, lonely):
+    with pytest.raises(ValueError, match=f"pairs, KEY VALUE, but there are {len(opts)}; look at {lonely}$"):
+        load_cfg("", opts)
+
+
+def test_a_flag_behind_the_overrides_is_named():
+    with pytest.raises(ValueError, match="--resume comes after OUTPUT_DIR; write flags before"):
+        load_cfg("", ["OUTPUT_DIR", "x", "--resume"])
 
 
 @pytest.mark.parametrize("inherited", [False, True])

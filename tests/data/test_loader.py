@@ -1,17 +1,21 @@
 import logging
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
 
 from imgcls.data import build_test_loader, build_train_loader
+from imgcls.data import loader as loader_module
 from imgcls.data.catalog import read_datasets
-from imgcls.data.loader import prefetch
+from imgcls.data.loader import init_worker, prefetch
 
 
 def train_loader(cfg):
@@ -161,6 +165,43 @@ def test_only_the_parent_can_terminate_a_worker(tiny_cfg):
     workers[0].terminate()
     workers[0].join(timeout=10)
     assert not workers[0].is_alive()
+
+
+def _fork_worker_and_die(connection):
+    worker = os.fork()
+    if worker == 0:
+        init_worker(0)
+        while True:  # as a worker that waits for a lock that nobody will release
+            time.sleep(60)
+    connection.send(worker)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _is_running(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are read from /proc")
+def test_a_worker_does_not_outlive_its_parent(monkeypatch):
+    """Even if the parent was killed and the worker hangs; it ignores SIGTERM, so only this can end it."""
+    monkeypatch.setattr(loader_module, "_PARENT_CHECK_SECONDS", 0.2)
+    fork = multiprocessing.get_context("fork")
+    here, there = fork.Pipe()
+    parent = fork.Process(target=_fork_worker_and_die, args=(there,))
+    parent.start()
+    worker = here.recv()
+    parent.join()
+    assert parent.exitcode == -signal.SIGKILL
+    deadline = time.monotonic() + 30
+    while _is_running(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if _is_running(worker):
+        os.kill(worker, signal.SIGKILL)
+        pytest.fail("the worker was still running after its parent's death")
 
 
 def forbid_cuda(monkeypatch):
