@@ -27,6 +27,7 @@ class MultiLabelEvaluator(GatheredEvaluator):
         threshold: a class is predicted where its probability is above it.
         distributed: gather from all processes; otherwise each process evaluates its own predictions.
         output_dir: folder for the result files, created when missing; None writes none.
+        save_probabilities: whether to write ``probabilities.npy``, too.
 
     Raises:
         UserError: ``classes`` is empty, or the threshold is not between 0 and 1.
@@ -38,8 +39,9 @@ class MultiLabelEvaluator(GatheredEvaluator):
         threshold: float = 0.5,
         distributed: bool = True,
         output_dir: str | None = None,
+        save_probabilities: bool = False,
     ) -> None:
-        super().__init__(classes, distributed, output_dir)
+        super().__init__(classes, distributed, output_dir, save_probabilities)
         if not 0 <= threshold <= 1:
             raise UserError(f"TEST.THRESHOLD is {threshold}: it must be a probability, from 0 to 1")
         self.threshold = threshold
@@ -73,7 +75,8 @@ class MultiLabelEvaluator(GatheredEvaluator):
             )
         metrics = summary(probs, labels, per_class, self.threshold)
         if self.output_dir is not None:
-            write_results(self.output_dir, self._files(predictions, labels, probs, per_class, metrics))
+            files = self._files(predictions, labels, probs, per_class, metrics)
+            write_results(self.output_dir, files, probs if self.save_probabilities else None)
         return OrderedDict(multilabel=metrics)
 
     def _files(
