@@ -1,4 +1,4 @@
-"""``imgcls report``: the metrics of a finished run as a table, and its charts."""
+"""``imgcls report``: the metrics of a run as a table and a page, or several runs side by side."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from imgcls.errors import exit_on_user_error
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Prints the table, draws the charts into ``OUTPUT_DIR/report`` and prints their paths.
+    """Prints the table, writes the page and prints its path; with several runs, writes a page that compares them.
 
     Args:
         argv: the arguments; None for those of the process.
@@ -17,13 +17,22 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
         SystemExit: with code 2 after one line on stderr, for a mistake of the user.
     """
     parser = make_parser(
-        prog, "Prints the metrics of a finished run and draws its charts.", "imgcls report output/ImageNet/mnetv1_050"
+        prog,
+        "Prints the metrics of a run and writes a page about it; with several runs, writes a page that compares them.",
+        "imgcls report output/ImageNet/mnetv1_050",
     )
-    parser.add_argument("output_dir", metavar="OUTPUT_DIR", help="OUTPUT_DIR of a finished run")
+    parser.add_argument("output_dirs", metavar="OUTPUT_DIR", nargs="+", help="OUTPUT_DIR of a run")
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help="folder for index.html (default: OUTPUT_DIR/report, or report_comparison for several runs)",
+    )
     args = parser.parse_args(argv)
     with exit_on_user_error():
-        from imgcls.report import write_report
+        from imgcls.report import write_comparison, write_report
 
-        report = write_report(args.output_dir)
-        print(f"results of {report.source}\n{report.table}\n")
-        print(*report.figures, sep="\n")
+        if len(args.output_dirs) > 1:
+            print(write_comparison(args.output_dirs, args.output or "report_comparison"))
+        else:
+            report = write_report(args.output_dirs[0], folder=args.output)
+            print(f"results of {report.source}\n{report.table}\n\n{report.page}")

@@ -68,9 +68,7 @@ def build_evaluator(
         return MultiLabelEvaluator(
             classes, cfg.TEST.THRESHOLD, output_dir=folder, save_probabilities=cfg.TEST.SAVE_PROBABILITIES
         )
-    return ImageNetEvaluator(
-        classes, cfg.TEST.TOPK, output_dir=folder, save_probabilities=cfg.TEST.SAVE_PROBABILITIES
-    )
+    return ImageNetEvaluator(classes, cfg.TEST.TOPK, output_dir=folder, save_probabilities=cfg.TEST.SAVE_PROBABILITIES)
 
 
 class PreciseBN:

@@ -17,7 +17,7 @@ from imgcls.checkpoint import RunCheckpointer
 from imgcls.data import ClsLoader, build_test_loader, build_train_loader, get_dataset
 from imgcls.data.dataset import Dataset, Datasets
 from imgcls.engine import build
-from imgcls.engine.evaluate import call_with, evaluate_datasets, evaluate_with_ema, read_run_datasets
+from imgcls.engine.evaluate import call_with, evaluate_datasets, evaluate_with_ema, read_run_datasets, write_run_report
 from imgcls.engine.loop import Loop, LoopFace, Plan
 from imgcls.engine.run_state import RunState
 from imgcls.engine.step import broadcast_buffers
@@ -91,6 +91,7 @@ class Trainer(DefaultTrainer):
             self.run_state, plan, run_step=self._run_step, evaluate=self._evaluate, face=_Hooks(self), writers=writers
         )
         results = loop.run()
+        write_run_report(cfg, self.datasets)
         if cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
             verify_results(cfg, results)
         return results
