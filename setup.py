@@ -53,6 +53,7 @@ setup(
         "dev": [
             "coverage>=7.10",  # measures subprocesses
             "mypy>=1.15",
+            "playwright>=1.40",  # drives the browser that opens the report in a test
             "pytest>=8",
             "pytest-cov>=5",
             "ruff>=0.8",

@@ -12,9 +12,9 @@ _METRICS = {
     "top1": "top-1",
     "top5": "top-5",
     "balanced_accuracy": "balanced accuracy",
-    "F1_macro": "F1 (macro)",
     "mAP": "mAP",
     "F1_micro": "F1 (micro)",
+    "F1_macro": "F1 (macro)",
     "AP": "AP",
     "AP50": "AP50",
 }

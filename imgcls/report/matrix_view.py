@@ -63,8 +63,8 @@ def _draw_table(
             share = count / max(total, 1)
             tip = f"{words[0]} {title}, {words[1]} {other}: {count:,} of {total:,} ({100 * share:.1f} %)"
             strong = " strong" if share > 0.4 else ""
-            own = " own" if classes[column] == title else ""
-            look = f'class="heat{strong}{own}" style="--heat:{np.sqrt(share):.3f}"'
+            kind = " own" if classes[column] == title else " mistake" if words[0] == "true" else ""
+            look = f'class="heat{strong}{kind}" style="--heat:{np.sqrt(share):.3f}"'
             cells.append(f'<td {look} title="{text(tip)}">{count or ""}</td>')
         body.append(f'<tr><th scope="row">{name(title)} <small>{total:,}</small></th>{"".join(cells)}</tr>')
     corner = f'<td class="corner">{text(words[0])} ↓ {text(words[1])} →</td>'

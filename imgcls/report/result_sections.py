@@ -66,7 +66,7 @@ class ResultSections:
             predicted = read_label_sets([row["pred"] for row in self.rows], self.classes)
             parts.append(("curves", "Precision, recall and thresholds", self._curves(labels)))
             parts.append(("together", "Classes that occur together", self._together(labels, predicted)))
-        parts.insert(1, ("classes", "Classes", self._classes()))
+        parts.insert(1 if self.single_label else 0, ("classes", "Classes", self._classes()))
         suffix = f": {self.results.name}" if self.results.name else ""
         return [(f"{self.prefix}{key}", title + suffix, content) for key, title, content in parts]
 

@@ -114,7 +114,7 @@ def iterations_per_epoch(run: RunFiles) -> float | None:
 
 
 def _position(length: float | None) -> Callable[[int], float]:
-    return lambda iteration: (iteration + 1) / length if length else iteration
+    return lambda iteration: (iteration + 1) / (length or 1)
 
 
 def _summary(run: RunFiles, images: TrainingImages) -> str:

@@ -156,7 +156,7 @@ class Matrix {
     const pixels = Math.round(this.side * ratio);
     if (this.canvas.width !== pixels) this.canvas.width = this.canvas.height = pixels;
     const style = getComputedStyle(document.documentElement);
-    const [ink, text, rule] = ["--ink", "--text", "--rule"].map((name) => style.getPropertyValue(name).trim());
+    const [ink, wrong, text, rule] = ["--ink", "--wrong", "--text", "--rule"].map((name) => style.getPropertyValue(name).trim());
     const pen = this.canvas.getContext("2d");
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, this.side, this.side);
@@ -173,13 +173,14 @@ class Matrix {
     pen.font = "11px system-ui, sans-serif";
     pen.textAlign = "center";
     pen.textBaseline = "middle";
-    const side = Math.max(cell, 1.5);
+    const side = Math.max(cell, 2), least = cell < 6 ? 0.4 : 0.15;
     for (const [key, count] of this.cells) {
       const row = Math.floor(key / this.size), column = key % this.size;
       const left = gutter + (column - this.x) * cell, top = gutter + (row - this.y) * cell;
       if (left < gutter - cell || top < gutter - cell || left > this.side || top > this.side) continue;
       const strength = Math.sqrt(count / Math.max(1, totals[row]));
-      pen.fillStyle = `rgba(${ink}, ${Math.max(0.18, strength)})`;
+      const mistake = words[0] === "true" && row !== column;
+      pen.fillStyle = `rgba(${mistake ? wrong : ink}, ${Math.max(least, strength)})`;
       pen.fillRect(left, top, side, side);
       if (cell >= 24) {
         pen.fillStyle = text;
