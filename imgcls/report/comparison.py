@@ -71,6 +71,7 @@ def _metrics(runs: Sequence[tuple[RunFiles, str]]) -> str:
     rows = []
     for key in keys:
         source, _, metric = key.rpartition("/")
+        test_set = source.rpartition("/")[0]
         values = [column.get(key) for column in columns]
         known = [value for value in values if value is not None]
         best = (min if "loss" in metric else max)(known) if known else None
@@ -79,7 +80,8 @@ def _metrics(runs: Sequence[tuple[RunFiles, str]]) -> str:
             mark = ' class="number best"' if value is not None and value == best else ' class="number"'
             shown = f'<b data-metric="{markup.text(name)}/{markup.text(key)}">{metric_value(metric, value)}</b>'
             cells.append(f'<td{mark} data-value="{"" if value is None else value}">{shown}</td>')
-        rows.append([markup.cell(f"{metric_title(metric)} ({source})"), *cells])
+        title = f"{metric_title(metric)}, {test_set}" if test_set else metric_title(metric)
+        rows.append([markup.cell(title), *cells])
     times = [markup.cell(round(run.seconds, 1)) for run, _ in runs]
     rows.append([markup.cell("training time (s)"), *times])
     rows.append([markup.cell("iterations"), *(markup.cell(max(run.history) + 1) for run, _ in runs)])

@@ -70,9 +70,9 @@ def read_multi_label(rows: Sequence[dict[str, str]], threshold: float) -> list[P
         mistakes = [score for name, score in pred if name not in names[0]]
         mistakes += [1 - score for name, score in true if name not in names[1]]
         doubt = 1 - min((abs(score - threshold) for _, score in true + pred), default=1.0)
-        ranked: list[tuple[str, float | None]] = sorted(pred, key=lambda pair: -pair[1])  # type: ignore[assignment]
+        ranked = sorted(pred, key=lambda pair: -pair[1])
         wrong = max(mistakes, default=0.0)
-        found.append(Prediction(row, cells["image_id"], cells["file_name"], ranked, list(true), wrong, doubt))
+        found.append(Prediction(row, cells["image_id"], cells["file_name"], [*ranked], [*true], wrong, doubt))
     return found
 
 

@@ -70,7 +70,7 @@ class Results:
             return None
         try:
             probabilities = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise UserError(f"{path}: cannot be read ({error}); {_AGAIN}") from error
         shape = (self.content["num_images"], len(self.classes))
         if probabilities.shape != shape:

@@ -14,7 +14,7 @@ from imgcls.data.dataset import Dataset, Datasets
 from imgcls.errors import UserError
 from imgcls.report import markup
 from imgcls.report.augmented import TrainingImages, draw_training_images, read_run_data
-from imgcls.report.curves import loss_series, metric_series
+from imgcls.report.curves import Series, loss_series, metric_series
 from imgcls.report.line_chart import line_chart
 from imgcls.report.page import build_page, write_page
 from imgcls.report.result_sections import ResultSections
@@ -98,7 +98,8 @@ def draw_curves(runs: list[tuple[RunFiles, str]]) -> str:
     """
     lengths = [iterations_per_epoch(run) for run, _ in runs]
     title = "epoch" if all(lengths) else "iteration"
-    losses, metrics = [], []
+    losses: list[Series] = []
+    metrics: list[Series] = []
     for (run, name), length in zip(runs, lengths, strict=True):
         x = _position(length if all(lengths) else None)
         for found, series in ((losses, loss_series(run.history, x)), (metrics, metric_series(run.history, x))):
@@ -149,7 +150,7 @@ def _summary(run: RunFiles, images: TrainingImages) -> str:
 
 def _only(run: RunFiles) -> str:
     """The name of the test set, where there is one only."""
-    names = run.get("DATASETS.TEST") or ()
+    names = list(run.get("DATASETS.TEST") or [])
     return str(names[0]) if len(names) == 1 else ""
 
 

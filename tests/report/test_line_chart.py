@@ -13,7 +13,7 @@ from imgcls.report.line_chart import Axes, line_chart, ticks
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0.83, 1.13), (0, 12), (33, 92), (0, 123456), (1e-5, 2e-5), (-3, 4)])
 def test_ticks_are_round_and_inside(low, high):
     found = ticks(low, high)
-    assert 3 <= len(found) <= 8 and low <= found[0] and found[-1] <= high + 1e-9
+    assert 3 <= len(found) <= 8 and low - 1e-9 <= found[0] and found[-1] <= high + 1e-9
     assert len({round(b - a, 12) for a, b in pairwise(found)}) == 1
 
 

@@ -156,7 +156,7 @@ class Matrix {
     const pixels = Math.round(this.side * ratio);
     if (this.canvas.width !== pixels) this.canvas.width = this.canvas.height = pixels;
     const style = getComputedStyle(document.documentElement);
-    const [ink, wrong, text, rule] = ["--ink", "--wrong", "--text", "--rule"].map((name) => style.getPropertyValue(name).trim());
+    const [ink, wrong, text, back, rule] = ["--ink", "--wrong", "--text", "--card", "--rule"].map((name) => style.getPropertyValue(name).trim());
     const pen = this.canvas.getContext("2d");
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, this.side, this.side);
@@ -183,7 +183,7 @@ class Matrix {
       pen.fillStyle = `rgba(${mistake ? wrong : ink}, ${Math.max(least, strength)})`;
       pen.fillRect(left, top, side, side);
       if (cell >= 24) {
-        pen.fillStyle = text;
+        pen.fillStyle = strength > 0.7 ? back : text;
         pen.fillText(String(count), left + cell / 2, top + cell / 2);
       }
     }
