@@ -24,7 +24,10 @@ setup(
     packages=[*find_packages(include=["imgcls", "imgcls.*"]), "imgcls.configs"],
     # The checkout's configs/ becomes imgcls/configs/ in the wheel; imgcls.model_zoo finds either.
     package_dir={"imgcls.configs": "configs"},
-    package_data={"imgcls.configs": ["*.yaml", "*/*.yaml", "complexity.json"]},
+    package_data={
+        "imgcls.configs": ["*.yaml", "*/*.yaml", "complexity.json"],
+        "imgcls.report": ["static/*"],
+    },
     entry_points={"console_scripts": ["imgcls = imgcls.__main__:main"]},
     python_requires=">=3.10",
     # Two requirements are not listed, because pip might replace a build made for the user's machine or fail to find
@@ -50,6 +53,7 @@ setup(
         "dev": [
             "coverage>=7.10",  # measures subprocesses
             "mypy>=1.15",
+            "playwright>=1.40",  # drives the browser that opens the report in a test
             "pytest>=8",
             "pytest-cov>=5",
             "pytest-xdist>=3.5",

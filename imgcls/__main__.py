@@ -14,7 +14,7 @@ VERBS = MappingProxyType(
         "convert": ("convert_weights", "convert weights of timm, torchvision or the 2020 project"),
         "export-backbone": ("export_backbone", "write a trained backbone as a file for detectors, and verify it"),
         "pack": ("pack_dataset", "pack a dataset into tar shards"),
-        "report": ("report_run", "print the metrics of a finished run and draw its charts"),
+        "report": ("report_run", "print the metrics of a run and write a page about it, or compare runs"),
         "make-imagenet-json": ("make_imagenet_json", "list ImageNet in JSON files, or index JSON files"),
         "complexity": ("model_complexity", "count parameters and multiply-accumulates of configs"),
     }

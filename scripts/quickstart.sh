@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a fresh clone to a trained classifier: bash scripts/quickstart.sh [KEY VALUE ...]
-# Trains on scikit-learn's handwritten digits, evaluates and draws charts. A finished run is only evaluated again,
+# Trains on scikit-learn's handwritten digits, evaluates and writes a report. A finished run is only evaluated again,
 # unless KEY VALUE pairs of the config are given.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -6,6 +6,10 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 bash "$ROOT/scripts/install.sh" demo,dev,docs,shards,timm
 . "$ROOT/scripts/env.sh"
 cd "$ROOT"
+# A browser for the test of the report's page, which skips without one, except in CI.
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v chromium >/dev/null; then
+    { apt-get update -q && apt-get install -y -q --no-install-recommends chromium; } >&2
+fi
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -m mypy

@@ -49,6 +49,12 @@ def test_every_folder_of_the_package_is_installed_and_nothing_else(arguments):
     assert set(arguments["packages"]) == {".".join(folder.parts) for folder in folders} | {"imgcls.configs"}
 
 
+def test_the_files_of_the_report_are_installed(arguments):
+    folder = ROOT / "imgcls" / "report"
+    found = {path for pattern in arguments["package_data"]["imgcls.report"] for path in folder.glob(pattern)}
+    assert found == {path for path in folder.rglob("*") if path.suffix in (".css", ".js")} and len(found) == 2
+
+
 def test_every_config_is_installed(arguments):
     folder = ROOT / arguments["package_dir"]["imgcls.configs"]
     found = {path for pattern in arguments["package_data"]["imgcls.configs"] for path in folder.glob(pattern)}
@@ -63,7 +69,17 @@ def test_extras_are_those_of_the_design(arguments):
         "shards": {"webdataset"},
         "timm": {"timm"},
         "docs": {"sphinx", "myst-parser", "furo", "nbclient", "nbformat", "ipykernel"},
-        "dev": {"coverage", "mypy", "pytest", "pytest-cov", "pytest-xdist", "ruff", "types-PyYAML", "types-tqdm"},
+        "dev": {
+            "coverage",
+            "mypy",
+            "playwright",
+            "pytest",
+            "pytest-cov",
+            "pytest-xdist",
+            "ruff",
+            "types-PyYAML",
+            "types-tqdm",
+        },
     }
 
 

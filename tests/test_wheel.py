@@ -67,4 +67,4 @@ def test_train_evaluate_hand_over_and_report_without_the_checkout(environment, t
     printed = run(imgcls, "export-backbone", "run/model_final.pth", "b.pth", "--verify", detector, cwd=tmp_path)
     assert printed == "135/135 backbone tensors loaded, classifier dropped\n" and (tmp_path / "b.pth").exists()
     printed = run(imgcls, "report", "run", cwd=tmp_path)
-    assert "on 4 test images" in printed and (tmp_path / "run" / "report" / "curves.png").exists()
+    assert "on 4 test images" in printed and (tmp_path / "run" / "report" / "index.html").exists()

@@ -103,6 +103,7 @@ _TABLE: dict[Effect, tuple[str, ...]] = {
         "SOLVER.KEEP_CHECKPOINTS",
         "SOLVER.LOG_PERIOD",
         "TEST.EXPECTED_RESULTS",
+        "TEST.SAVE_PROBABILITIES",
         "VERSION",
         "VIS_PERIOD",
     ),

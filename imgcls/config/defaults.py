@@ -127,6 +127,9 @@ def _add_test(cfg: CfgNode) -> None:
     cfg.TEST.TOPK = [1, 5]
     # A sigmoid head predicts a class where its probability is above this value.
     cfg.TEST.THRESHOLD = 0.5
+    # Writes the probabilities of all classes as probabilities.npy (float32, one row per row of predictions.csv). The
+    # report needs them for the curves of a sigmoid head.
+    cfg.TEST.SAVE_PROBABILITIES = False
     # Metric, larger is better, that selects model_best.pth, by its name in metrics.json ("accuracy/top1",
     # "ema/multilabel/mAP", "bbox/AP"). "" takes the first metric of the evaluation.
     cfg.TEST.BEST_METRIC = ""

@@ -53,8 +53,10 @@ def build_evaluator(
     if len(cfg.DATASETS.TEST) > 1:
         folder = os.path.join(folder, re.sub(r"[^\w.-]+", "_", dataset_name))
     if cfg.MODEL.CLSNET.HEAD == "sigmoid":
-        return MultiLabelEvaluator(classes, cfg.TEST.THRESHOLD, output_dir=folder)
-    return ImageNetEvaluator(classes, cfg.TEST.TOPK, output_dir=folder)
+        return MultiLabelEvaluator(
+            classes, cfg.TEST.THRESHOLD, output_dir=folder, save_probabilities=cfg.TEST.SAVE_PROBABILITIES
+        )
+    return ImageNetEvaluator(classes, cfg.TEST.TOPK, output_dir=folder, save_probabilities=cfg.TEST.SAVE_PROBABILITIES)
 
 
 class PreciseBN:

@@ -1,4 +1,4 @@
-"""Evaluation of weights, of their average, and of a checkpoint without training."""
+"""Evaluation of weights, of their average, and of a checkpoint without training; and the report of a run."""
 
 import logging
 import os
@@ -120,6 +120,24 @@ def evaluate(
     if comm.is_main_process():
         verify_results(cfg, results)
     return results
+
+
+def write_run_report(cfg: CfgNode, datasets: Datasets | None) -> None:
+    """Writes the page about a finished training, on the main process; a failure is logged in one line.
+
+    Args:
+        cfg: of the run.
+        datasets: of the run; None for a detector.
+    """
+    if not comm.is_main_process():
+        return
+    try:
+        from imgcls.report import write_report  # late, because most processes never need it
+
+        _logger.info("report: %s", write_report(cfg.OUTPUT_DIR, datasets).page)
+    except Exception as error:  # the run is complete, and nothing here may make it fail
+        reason = " ".join(str(error).split()) or type(error).__name__
+        _logger.warning("there is no report: %s; imgcls report %s writes it", reason, cfg.OUTPUT_DIR)
 
 
 def call_with(function: Callable[..., Any], *args: Any, **extra: Any) -> Any:

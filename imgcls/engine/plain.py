@@ -24,7 +24,7 @@ from torch import Tensor
 from imgcls.data import build_train_loader
 from imgcls.data.dataset import Datasets
 from imgcls.engine.build import build_checkpointer, build_precise_bn
-from imgcls.engine.evaluate import evaluate_with_ema, read_run_datasets
+from imgcls.engine.evaluate import evaluate_with_ema, read_run_datasets, write_run_report
 from imgcls.engine.loop import Loop, LoopFace, build_plan
 from imgcls.engine.run_state import RunState
 from imgcls.engine.scalars import IterationScalars, Progress, TrainingAccuracy
@@ -92,6 +92,7 @@ class PlainTrainer:
             face=_Console(self, progress),
             writers=[JSONWriter(run.log.path)] if comm.is_main_process() else (),
         ).run()
+        write_run_report(cfg, self.datasets)
         if cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
             verify_results(cfg, self.results)
         return self.results

@@ -17,7 +17,7 @@ from imgcls.checkpoint import RunCheckpointer
 from imgcls.data import ClsLoader, build_test_loader, build_train_loader, get_dataset
 from imgcls.data.dataset import Dataset, Datasets
 from imgcls.engine import build
-from imgcls.engine.evaluate import call_with, evaluate_datasets, evaluate_with_ema, read_run_datasets
+from imgcls.engine.evaluate import call_with, evaluate_datasets, evaluate_with_ema, read_run_datasets, write_run_report
 from imgcls.engine.loop import Loop, LoopFace, build_plan
 from imgcls.engine.run_state import RunState
 from imgcls.engine.step import broadcast_buffers
@@ -87,6 +87,7 @@ class Trainer(DefaultTrainer):
             face=_Hooks(self),
             writers=self.build_writers() if comm.is_main_process() else (),
         ).run()
+        write_run_report(cfg, self.datasets)
         if cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
             verify_results(cfg, results)
         return results

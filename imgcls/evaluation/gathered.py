@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -20,6 +21,8 @@ from torch import Tensor
 from imgcls.disk import replace_file
 from imgcls.errors import UserError
 from imgcls.structures import as_batch
+
+PROBABILITIES = "probabilities.npy"
 
 logger = logging.getLogger(__name__)
 
@@ -60,17 +63,26 @@ class GatheredEvaluator(DatasetEvaluator):
         classes: class names; index = label.
         distributed: whether to gather from all processes; otherwise each process evaluates its own predictions.
         output_dir: the folder of the result files, created if missing; None writes no files.
+        save_probabilities: whether the files include ``probabilities.npy``, float32 ``(N, K)`` in the order of
+            ``predictions.csv``.
 
     Raises:
         UserError: ``classes`` is empty.
     """
 
-    def __init__(self, classes: Sequence[str], distributed: bool = True, output_dir: str | None = None) -> None:
+    def __init__(
+        self,
+        classes: Sequence[str],
+        distributed: bool = True,
+        output_dir: str | None = None,
+        save_probabilities: bool = False,
+    ) -> None:
         if not classes:
             raise UserError("the class list is empty: the dataset of DATASETS.TEST must name every class")
         self.classes = list(classes)
         self.distributed = distributed
         self.output_dir = None if output_dir is None else Path(output_dir)
+        self.save_probabilities = save_probabilities
         self.reset()
 
     def reset(self) -> None:
@@ -147,8 +159,14 @@ class GatheredEvaluator(DatasetEvaluator):
         """Computes the metrics of the whole dataset and writes the files."""
 
 
-def write_results(folder: Path, files: Mapping[str, str]) -> None:
+def write_results(folder: Path, files: Mapping[str, str], probabilities: Tensor | None = None) -> None:
     """Replaces the result files in ``folder``, each in one step and in the order of ``files``.
+
+    Args:
+        folder: created when missing.
+        files: text by file name.
+        probabilities: ``(N, K)``, written first as ``probabilities.npy``; None removes that file, which would belong
+            to an earlier evaluation.
 
     Raises:
         UserError: the folder cannot be created or a file cannot be written.
@@ -157,6 +175,11 @@ def write_results(folder: Path, files: Mapping[str, str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be created ({error.strerror}); make OUTPUT_DIR writable") from error
+    if probabilities is None:
+        (folder / PROBABILITIES).unlink(missing_ok=True)
+    else:
+        with replace_file(folder / PROBABILITIES, "free some space or make OUTPUT_DIR writable") as file:
+            np.save(file, probabilities.numpy(), allow_pickle=False)
     for name, text in files.items():
         # File names need not be valid UTF-8; surrogateescape restores their bytes.
         with replace_file(folder / name, "free some space or make OUTPUT_DIR writable") as file:

@@ -23,7 +23,7 @@ class MultiLabelEvaluator(GatheredEvaluator):
     Writes ``multilabel.json``, ``per_class.csv`` and ``predictions.csv`` (one row per image, in dataset order).
 
     Args:
-        classes, distributed, output_dir: as for ``GatheredEvaluator``.
+        classes, distributed, output_dir, save_probabilities: as for ``GatheredEvaluator``.
         threshold: a class is predicted if its probability is above this.
 
     Raises:
@@ -31,9 +31,14 @@ class MultiLabelEvaluator(GatheredEvaluator):
     """
 
     def __init__(
-        self, classes: Sequence[str], threshold: float = 0.5, distributed: bool = True, output_dir: str | None = None
+        self,
+        classes: Sequence[str],
+        threshold: float = 0.5,
+        distributed: bool = True,
+        output_dir: str | None = None,
+        save_probabilities: bool = False,
     ) -> None:
-        super().__init__(classes, distributed, output_dir)
+        super().__init__(classes, distributed, output_dir, save_probabilities)
         if not 0 <= threshold <= 1:
             raise UserError(f"TEST.THRESHOLD is {threshold}: it must be a probability, from 0 to 1")
         self.threshold = threshold
@@ -67,7 +72,8 @@ class MultiLabelEvaluator(GatheredEvaluator):
             )
         metrics = summary(probs, labels, per_class, self.threshold)
         if self.output_dir is not None:
-            write_results(self.output_dir, self._files(predictions, labels, probs, per_class, metrics))
+            files = self._files(predictions, labels, probs, per_class, metrics)
+            write_results(self.output_dir, files, probs if self.save_probabilities else None)
         return OrderedDict(multilabel=metrics)
 
     def _files(

@@ -18,7 +18,7 @@ class ImageNetEvaluator(GatheredEvaluator):
     ``predictions.csv`` (one row per image, in dataset order).
 
     Args:
-        classes, distributed, output_dir: as for ``GatheredEvaluator``.
+        classes, distributed, output_dir, save_probabilities: as for ``GatheredEvaluator``.
         topk: each k to report; values above the number of classes are left out.
 
     Raises:
@@ -31,8 +31,9 @@ class ImageNetEvaluator(GatheredEvaluator):
         topk: Sequence[int] = (1, 5),
         distributed: bool = True,
         output_dir: str | None = None,
+        save_probabilities: bool = False,
     ) -> None:
-        super().__init__(classes, distributed, output_dir)
+        super().__init__(classes, distributed, output_dir, save_probabilities)
         self.topk = sorted({k for k in topk if k <= len(self.classes)})
         if not self.topk or self.topk[0] < 1:
             raise UserError(
@@ -52,6 +53,15 @@ class ImageNetEvaluator(GatheredEvaluator):
                 f"the model returns its {pred.shape[1]} best classes, but TEST.TOPK asks for top{self.topk[-1]}: "
                 "lower TEST.TOPK, or build the model with the same TEST.TOPK"
             )
+        kept = {}
+        if self.save_probabilities:
+            if pred.shape[1] != num_classes:
+                raise UserError(
+                    f"TEST.SAVE_PROBABILITIES needs the scores of all {num_classes} classes, but the model returns "
+                    f"{pred.shape[1]}: build the model with the same TEST.SAVE_PROBABILITIES"
+                )
+            ranked = torch.stack([output["scores"] for output in outputs]).float()
+            kept["probs"] = torch.zeros_like(ranked).scatter_(1, pred, ranked).cpu()
         pred = pred[:, : self.topk[-1]].cpu()
         scores = torch.stack([output["scores"][0] for output in outputs]).float().cpu()
         labels = labels.to("cpu", torch.int64)
@@ -61,13 +71,14 @@ class ImageNetEvaluator(GatheredEvaluator):
                     f"{name} classes range from {int(values.min())} to {int(values.max())}, but the dataset has "
                     f"classes 0 to {num_classes - 1}: MODEL.CLSNET.NUM_CLASSES and DATASETS.TEST must agree"
                 )
-        return {"labels": labels, "pred_classes": pred, "scores": scores}
+        return {"labels": labels, "pred_classes": pred, "scores": scores, **kept}
 
     def _score(self, predictions: Predictions) -> OrderedDict[str, OrderedDict[str, float]]:
         labels, pred = predictions.joined("labels"), predictions.joined("pred_classes")
         metrics = OrderedDict((f"top{k}", topk_accuracy(pred, labels, k).item()) for k in self.topk)
         if self.output_dir is not None:
-            write_results(self.output_dir, self._files(predictions, labels, pred[:, 0], metrics))
+            files = self._files(predictions, labels, pred[:, 0], metrics)
+            write_results(self.output_dir, files, predictions.joined("probs") if self.save_probabilities else None)
         return OrderedDict(accuracy=metrics)
 
     def _files(

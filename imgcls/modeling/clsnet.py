@@ -69,7 +69,7 @@ class ClsNet(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Reads the constructor's arguments from ``MODEL`` and ``TEST.TOPK``."""
+        """Reads the constructor's arguments from ``MODEL``, ``TEST.TOPK`` and ``TEST.SAVE_PROBABILITIES``."""
         backbone = build_backbone(cfg)
         clsnet, mnet = cfg.MODEL.CLSNET, cfg.MODEL.MNET
         in_feature = _in_feature(feature_names(clsnet.IN_FEATURES, "MODEL.CLSNET.IN_FEATURES"), backbone)
@@ -91,7 +91,7 @@ class ClsNet(nn.Module):
             "in_feature": in_feature,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
-            "topk": max(cfg.TEST.TOPK),
+            "topk": clsnet.NUM_CLASSES if cfg.TEST.SAVE_PROBABILITIES else max(cfg.TEST.TOPK),
             "channels_last": cfg.MODEL.CHANNELS_LAST,
             "compiled": cfg.MODEL.COMPILE,
         }

@@ -1,22 +1,38 @@
-"""Training curves: the loss and the test metrics of a run."""
+"""The scalars of a run: reading metrics.json, and the series that a report draws from it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from typing import Any, NamedTuple
 
 from imgcls.errors import UserError, UserFileNotFoundError
-from imgcls.report.figure import BLUE, GREY, ORANGE, new_figure, plain, save
 
-# Key in metrics.json (with several test sets, it follows "<dataset>/"), legend, style.
-_ACCURACY = (
-    ("accuracy/top1", "top-1, test", {"color": BLUE, "marker": "o"}),
-    ("accuracy/top5", "top-5, test", {"color": ORANGE, "marker": "s"}),
-    ("multilabel/mAP", "mAP, test", {"color": BLUE, "marker": "o"}),
-    ("multilabel/F1_micro", "F1 (micro), test", {"color": ORANGE, "marker": "s"}),
-)
+# Last part of a metric's name, and what the legend calls it.
+_METRICS = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "balanced_accuracy": "balanced accuracy",
+    "mAP": "mAP",
+    "F1_micro": "F1 (micro)",
+    "F1_macro": "F1 (macro)",
+    "AP": "AP",
+    "AP50": "AP50",
+}
+_VALIDATION_LOSS = ("loss", "val_loss", "validation_loss")
+
+
+class Series(NamedTuple):
+    """A line of a chart.
+
+    Attributes:
+        name: in the legend.
+        points: x and y.
+        dashed: how it is drawn.
+    """
+
+    name: str
+    points: list[tuple[float, float]]
+    dashed: bool = False
 
 
 def read_history(path: Path) -> dict[int, dict[str, Any]]:
@@ -47,49 +63,47 @@ def read_history(path: Path) -> dict[int, dict[str, Any]]:
     return dict(sorted(history.items()))
 
 
-def draw_curves(metrics_json: Path, path: Path) -> Path:
-    """Draws the loss on the left and top-1 and top-5 (multi-label: mAP and F1) on the right.
+def loss_series(history: dict[int, dict[str, Any]], x: Callable[[int], float]) -> list[Series]:
+    """The training loss and, where an evaluation gives one, the validation loss.
 
     Args:
-        metrics_json: the run's ``metrics.json``.
-        path: the PNG to write.
-
-    Raises:
-        UserError: ``metrics_json`` is missing or not a run's.
+        history: from ``read_history``.
+        x: position of an iteration on the axis.
     """
-    history = read_history(metrics_json)
-    figure = new_figure(11, 4.2)
-    loss, accuracy = figure.subplots(1, 2, sharex=True)
-    _plot(loss, history, "total_loss", "training loss", {"color": BLUE, "linewidth": 1.6})
-    loss.set(title="Training loss", ylabel="loss (nats)")
-    keys = sorted({key for scalars in history.values() for key in scalars})
-    for name, legend, style in _ACCURACY:
-        for key in keys:
-            if key == name or key.endswith("/" + name):
-                prefix = key.removesuffix(name).rstrip("/")
-                own_colour = {"color": None} if prefix else {}
-                _plot(accuracy, history, key, f"{plain(prefix)} {legend}".strip(), style | own_colour, last=True)
-    if any(key.endswith("multilabel/mAP") for key in keys):
-        accuracy.set(title="mAP and F1", ylabel="mAP, F1 (%)")
-    else:
-        accuracy.set(title="Accuracy", ylabel="accuracy (%)")
-    for axes in (loss, accuracy):
-        axes.set_xlabel("iteration")
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    if accuracy.lines:
-        accuracy.legend(frameon=False)
-    else:
-        accuracy.text(0.5, 0.5, "no evaluation in metrics.json", ha="center", transform=accuracy.transAxes, color=GREY)
-    return save(figure, path)
+    found = [Series("training loss", _points(history, "total_loss", x))]
+    for key in _keys(history):
+        prefix, _, last = key.rpartition("/")
+        if prefix and last in _VALIDATION_LOSS:
+            found.append(Series(_join(_source(prefix), "validation loss"), _points(history, key, x)))
+    return [series for series in found if series.points]
 
 
-def _plot(
-    axes: Axes, history: dict[int, dict[str, Any]], key: str, legend: str, style: dict[str, Any], last: bool = False
-) -> None:
-    points = [(iteration, scalars[key]) for iteration, scalars in history.items() if key in scalars]
-    if points:
-        x, y = zip(*points, strict=True)
-        axes.plot(x, y, label=f"{legend}: {y[-1]:.2f} at the end" if last else legend, markersize=5, **style)
+def metric_series(history: dict[int, dict[str, Any]], x: Callable[[int], float]) -> list[Series]:
+    """The main metrics, those of the test sets before those of the training batches; arguments as ``loss_series``."""
+    found = []
+    for last, title in _METRICS.items():
+        for key in _keys(history):
+            prefix, _, name = key.rpartition("/")
+            if prefix and name == last:
+                training = prefix == "train"
+                source = "training batches" if training else _source(prefix)
+                found.append(Series(_join(source, title), _points(history, key, x), dashed=training))
+    return sorted(found, key=lambda series: series.dashed)
+
+
+def _keys(history: dict[int, dict[str, Any]]) -> list[str]:
+    return sorted({key for scalars in history.values() for key in scalars})
+
+
+def _points(history: dict[int, dict[str, Any]], key: str, x: Callable[[int], float]) -> list[tuple[float, float]]:
+    values = ((iteration, scalars.get(key)) for iteration, scalars in history.items())
+    return [(x(iteration), float(value)) for iteration, value in values if isinstance(value, (int, float))]
+
+
+def _source(prefix: str) -> str:
+    """The test set or ``"ema"`` in front of the task's name, or nothing where there is one test set only."""
+    return prefix.rpartition("/")[0]
+
+
+def _join(source: str, title: str) -> str:
+    return f"{source}: {title}" if source else title

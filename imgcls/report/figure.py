@@ -1,11 +1,9 @@
-"""What the figures of a report share: colours, layout, reading of tables, and fonts for class names in any script.
+"""What figures share: colours, layout, and fonts for class names in any script.
 
 No pyplot and no rcParams, so that the caller's matplotlib state is left alone.
 """
 
-import csv
-import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,9 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.text import Text
 
-from imgcls.errors import UserError, UserFileNotFoundError
-
-logger = logging.getLogger(__name__)
+from imgcls.errors import UserError
 
 BLUE, ORANGE, GREY = "#1f6fb4", "#d9730d", "#8a8f98"
 GREEN, RED = "#1a7f37", "#c62828"
@@ -53,43 +49,6 @@ def plain(name: str, length: int = 24) -> str:
     """Shortens a name for a label, and escapes ``$``, which would start a formula."""
     short = name if len(name) <= length else name[: length - 1] + "…"
     return short.replace("$", r"\$")
-
-
-def read_csv(path: Path) -> list[list[str]]:
-    """Reads all rows of a table, header first.
-
-    Raises:
-        UserError: the file is missing or has no row below the header.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-            rows = list(csv.reader(file))
-    except FileNotFoundError as error:
-        raise UserFileNotFoundError(f"{path}: no such file; evaluate the run again to write it") from error
-    if len(rows) < 2:
-        raise UserError(f"{path}: has no rows; evaluate the run again to write it")
-    return rows
-
-
-def label_classes(classes: Sequence[str]) -> dict[str, str]:
-    """Chooses a text that can be drawn for each class name: the name, or its index where no font has its characters.
-
-    Logs one warning where an index is used.
-
-    Args:
-        classes: class names, index = label.
-    """
-    readable = {name: _replace_surrogates(name) for name in classes}
-    _, missing = _find_families("".join(readable.values()))
-    unreadable = [name for name, text in readable.items() if missing & set(text)]
-    if unreadable:
-        logger.warning(
-            "%d class names cannot be drawn with the installed fonts and appear as their index; install a font that "
-            "has their characters, such as Noto Sans CJK",
-            len(unreadable),
-        )
-    replaced = {name: str(classes.index(name)) for name in unreadable}
-    return readable | replaced
 
 
 def _apply_fonts(figure: Figure) -> None:

@@ -39,32 +39,32 @@ def run(run_verb):
     return partial(run_verb, "report")
 
 
-def test_command_prints_table_and_paths(tmp_path, run):
+def test_command_prints_table_and_path(tmp_path, run):
     output_dir = tmp_path / "my run"
     finish_run(output_dir, multi_label=False, inference="inference/first_set")
     code, out, _ = run(str(output_dir))
     assert code == 0
-    source, *table, empty, curves, matrix, grid = out.splitlines()
+    source, *table, empty, page = out.splitlines()
     assert source == f"results of {output_dir}/inference/first_set"
     assert [line.split()[0] for line in table] == ["top-1", "on"]
     assert table[0].endswith("91.67 %") and table[1] == "on 12 test images" and empty == ""
-    for path, name in ((curves, "curves"), (matrix, "confusion_matrix"), (grid, "predictions")):
-        assert path == f"{output_dir}/report/{name}.png"
-        with Image.open(path) as image:
-            image.load()
+    assert page == f"{output_dir}/report/index.html" and "91.67 %" in Path(page).read_text()
+    code, out, _ = run(str(output_dir), "--output", str(tmp_path / "else where"))
+    assert out.splitlines()[-1] == f"{tmp_path}/else where/index.html"
+
+
+def test_several_runs_are_compared(tmp_path, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        finish_run(tmp_path / name, multi_label=False)
+    assert run("one", "two") == (0, "report_comparison/index.html\n", "")
+    code, _, err = run("one", "./one")
+    assert code == 2 and err == "error: a comparison needs two or more different runs; give each OUTPUT_DIR once\n"
 
 
 def test_command_says_what_is_missing_in_one_line(tmp_path, run):
     gone = str(tmp_path / "gone")
     assert run(gone) == (2, "", f"error: {gone}: no such folder; give the OUTPUT_DIR of a training run\n")
-
-
-def test_multi_label_run_has_bars_instead_of_a_matrix(tmp_path):
-    finish_run(tmp_path / "run", multi_label=True)
-    report = write_report(tmp_path / "run")
-    assert [path.name for path in report.figures] == ["curves.png", "average_precision.png", "predictions.png"]
-    assert all(path.stat().st_size > 5000 for path in report.figures)
-    assert report.table.startswith("mAP ") and report.source == tmp_path / "run" / "inference"
 
 
 @pytest.mark.parametrize("missing", ["metrics.json", "inference/predictions.csv", "inference/confusion_matrix.csv"])
@@ -78,5 +78,5 @@ def test_each_missing_file_is_named(missing, tmp_path):
 def test_report_folder_that_cannot_be_written_is_named(tmp_path):
     finish_run(tmp_path / "run", multi_label=False)
     (tmp_path / "run" / "report").write_text("a file where the folder should be")
-    with pytest.raises(ValueError, match=r"report/curves.png: cannot be written"):
+    with pytest.raises(ValueError, match=r"report/index.html: cannot be written"):
         write_report(tmp_path / "run")

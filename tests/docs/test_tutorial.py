@@ -41,7 +41,7 @@ def test_the_commands_of_getting_started_run(environment):
     )
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
     assert "135/135 backbone tensors loaded, classifier dropped" in result.stdout
-    assert (environment / "output/shapes/report/predictions.png").is_file()
+    assert (environment / "output/shapes/report/index.html").is_file()
     assert (environment / "output/detector/model_final.pth").is_file()
 
 

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 
 from imgcls.engine import Trainer, evaluate, resolve_from_data
@@ -40,3 +41,13 @@ def test_an_average_that_is_not_in_the_file_is_not_made_up(averaged, tiny_cfg, t
         evaluate(Trainer, tiny_cfg)
     tiny_cfg.SOLVER.EMA_DECAY = 0.0
     assert evaluate(Trainer, tiny_cfg).keys() == {"accuracy"}
+
+
+def test_probabilities_of_all_classes_are_saved_by_the_config(tiny_cfg, tmp_path):
+    tiny_cfg.TEST.SAVE_PROBABILITIES, tiny_cfg.TEST.TOPK = True, [1]
+    resolve_from_data(tiny_cfg)
+    Trainer(tiny_cfg).train()
+    saved = np.load(tmp_path / "output" / "inference" / "probabilities.npy")
+    assert saved.shape == (5, 3) and saved.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    rows = (tmp_path / "output" / "inference" / "predictions.csv").read_text().splitlines()[1:]
+    assert [f"{best:.6f}" for best in saved.max(axis=1)] == [row.rpartition(",")[2] for row in rows]

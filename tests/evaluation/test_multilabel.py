@@ -3,6 +3,7 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 import torch
 from detectron2.evaluation import print_csv_format
@@ -116,3 +117,14 @@ def test_what_cannot_be_scored():
         evaluator.process(make_inputs(labels, True), make_outputs(torch.tensor([[0.1] * 4, [torch.nan] * 4])))
     with pytest.raises(UserError, match=r"TEST.THRESHOLD is 1.5.*0 to 1"):
         MultiLabelEvaluator(CLASSES, threshold=1.5)
+
+
+def test_all_probabilities_are_saved_on_request(tmp_path):
+    probs, labels = make()
+    for saves in (True, False):
+        evaluator = MultiLabelEvaluator(CLASSES, output_dir=str(tmp_path), save_probabilities=saves)
+        evaluator.process(make_inputs(labels, True), make_outputs(probs))
+        evaluator.evaluate()
+        path = tmp_path / "probabilities.npy"
+        assert path.exists() == saves
+        assert not saves or np.array_equal(np.load(path), probs.numpy())

@@ -211,3 +211,21 @@ def test_topk_that_cannot_be_reported(topk):
 def test_no_classes():
     with pytest.raises(UserError, match="class list is empty"):
         ImageNetEvaluator([])
+
+
+def test_all_probabilities_are_saved_in_the_order_of_the_classes(tmp_path):
+    scores, labels = make_scores(50)
+    evaluator = ImageNetEvaluator(CLASSES, output_dir=str(tmp_path), save_probabilities=True)
+    for start in range(0, 50, 16):
+        part = slice(start, start + 16)
+        evaluator.process(make_inputs(labels[part], start), make_outputs(scores[part], k=7))
+    evaluator.evaluate()
+    assert np.array_equal(np.load(tmp_path / "probabilities.npy"), scores.numpy())
+    run(ImageNetEvaluator(CLASSES, output_dir=str(tmp_path)), scores, labels)
+    assert not (tmp_path / "probabilities.npy").exists(), "it would belong to the earlier evaluation"
+
+
+def test_a_model_that_returns_only_the_best_classes_cannot_have_them_saved(tmp_path):
+    scores, labels = make_scores(4)
+    with pytest.raises(UserError, match=r"SAVE_PROBABILITIES needs the scores of all 7 classes.*returns 5"):
+        run(ImageNetEvaluator(CLASSES, output_dir=str(tmp_path), save_probabilities=True), scores, labels)

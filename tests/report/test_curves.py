@@ -1,12 +1,11 @@
-"""Reading metrics.json and drawing its curves."""
+"""Reading metrics.json, and the series of its charts."""
 
 import json
 
 import pytest
-from PIL import Image
 
 from imgcls.errors import UserError
-from imgcls.report.curves import draw_curves, read_history
+from imgcls.report.curves import loss_series, metric_series, read_history
 
 
 def write(path, lines: list) -> None:
@@ -48,48 +47,31 @@ def test_missing_or_other_file_is_named(tmp_path):
         read_history(tmp_path / "metrics.json")
 
 
-def drawn(figures, lines: list, tmp_path) -> tuple:
-    write(tmp_path / "metrics.json", lines)
-    draw_curves(tmp_path / "metrics.json", tmp_path / "curves.png")
-    with Image.open(tmp_path / "curves.png") as image:
-        assert image.format == "PNG" and image.width > 1000
-    return figures[-1].axes
+def series(found) -> dict:
+    return {line.name: line.points for line in found}
 
 
-@pytest.fixture
-def figures(monkeypatch) -> list:
-    """Keeps the figures that are saved."""
-    from imgcls.report import curves
+def test_training_and_validation_loss(tmp_path):
+    write(
+        tmp_path / "m", [loss(9, 3.0, loss_cls=3.0), loss(19, 2.0, **{"accuracy/val_loss": 2.5, "a/accuracy/loss": 1})]
+    )
+    found = series(loss_series(read_history(tmp_path / "m"), lambda i: (i + 1) / 10))
+    assert found == {
+        "training loss": [(1.0, 3.0), (2.0, 2.0)],
+        "validation loss": [(2.0, 2.5)],
+        "a: validation loss": [(2.0, 1.0)],
+    }
 
-    kept, save = [], curves.save
-    monkeypatch.setattr(curves, "save", lambda figure, path: (kept.append(figure), save(figure, path))[1])
-    return kept
 
-
-def test_curves_show_loss_and_accuracy(figures, tmp_path):
-    lines = [loss(i, 100 - i, **({"accuracy/top1": i, "accuracy/top5": i + 9.0} if i == 39 else {})) for i in (19, 39)]
-    left, right = drawn(figures, lines, tmp_path)
-    assert left.lines[0].get_xydata().tolist() == [[19, 81], [39, 61]]
-    assert left.get_title() == "Training loss" and left.get_xlabel() == right.get_xlabel() == "iteration"
-    assert right.get_ylabel() == "accuracy (%)"
-    labels = [line.get_label() for line in right.lines]
-    assert labels == [
-        "top-1, test: 39.00 at the end",
-        "top-5, test: 48.00 at the end",
+def test_metrics_of_test_sets_averaged_weights_and_training_batches(tmp_path):
+    scalars = {"accuracy/top1": 70.0, "ema/accuracy/top1": 71.0, "train/top1": 80.0, "b $/multilabel/mAP": 9.0}
+    other = {"accuracy/unknown": 1.0, "lr/top": 1, "time": 4}
+    write(tmp_path / "m", [loss(19, 1, **scalars, **other), loss(39, 1, **{"accuracy/top1": float("nan")})])
+    found = metric_series(read_history(tmp_path / "m"), float)
+    assert [(line.name, line.dashed) for line in found] == [
+        ("top-1", False),
+        ("ema: top-1", False),
+        ("b $: mAP", False),
+        ("training batches: top-1", True),
     ]
-
-
-def test_several_test_sets_and_multi_label(figures, tmp_path):
-    lines = [loss(19, 1), {"iteration": 19, "a/multilabel/mAP": 80.0, "b $/multilabel/mAP": 90.0, "b $/time": 4}]
-    _, right = drawn(figures, lines, tmp_path)
-    assert right.get_ylabel() == "mAP, F1 (%)"
-    assert [line.get_label() for line in right.lines] == [
-        "a mAP, test: 80.00 at the end",
-        r"b \$ mAP, test: 90.00 at the end",
-    ]
-    assert right.lines[0].get_color() != right.lines[1].get_color()
-
-
-def test_run_without_evaluation_says_so(figures, tmp_path):
-    _, right = drawn(figures, [loss(19, 1)], tmp_path)
-    assert not right.lines and right.texts[0].get_text() == "no evaluation in metrics.json"
+    assert found[0].points[0] == (19.0, 70.0) and len(found[0].points) == 2

@@ -5,8 +5,7 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 
-from imgcls.errors import UserError
-from imgcls.report.figure import label_classes, new_figure, read_csv, save
+from imgcls.report.figure import new_figure, save
 
 CAT = "\u732b"
 
@@ -42,8 +41,7 @@ def cat_font(only_default_fonts, tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("error")
-def test_an_installed_font_draws_what_the_default_font_lacks(cat_font, tmp_path, caplog):
-    assert label_classes([CAT, "dog"]) == {CAT: CAT, "dog": "dog"} and caplog.text == ""
+def test_an_installed_font_draws_what_the_default_font_lacks(cat_font, tmp_path):
     figure = new_figure(2, 2)
     axes = figure.subplots()
     axes.set_yticks([0, 1], [f"{CAT} (3)", "dog"])
@@ -53,20 +51,8 @@ def test_an_installed_font_draws_what_the_default_font_lacks(cat_font, tmp_path,
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_class_without_a_font_appears_as_its_index_and_other_texts_with_question_marks(
-    only_default_fonts, tmp_path, caplog
-):
-    assert label_classes(["dog", f"a {CAT}", "caf\udce9"]) == {"dog": "dog", f"a {CAT}": "1", "caf\udce9": "caf\ufffd"}
-    assert len(caplog.records) == 1 and "1 class names cannot be drawn" in caplog.text
+def test_a_character_without_a_font_becomes_a_question_mark(only_default_fonts, tmp_path):
     figure = new_figure(2, 2)
     figure.suptitle(f"set {CAT} \udce9")
     save(figure, tmp_path / "figure.png")
     assert figure.get_suptitle() == "set ? \ufffd"
-
-
-def test_a_missing_or_empty_table_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"x.csv: no such file; evaluate"):
-        read_csv(tmp_path / "x.csv")
-    (tmp_path / "x.csv").write_text("a,b\n")
-    with pytest.raises(UserError, match=r"x.csv: has no rows"):
-        read_csv(tmp_path / "x.csv")
