@@ -30,7 +30,7 @@ ALLOWED = {
     "checkpoint": BASE,
     "inference": PARTS,
     "report": PARTS,
-    "engine": PARTS,
+    "engine": PARTS | {"report"},  # a report ends each run
     "cli": PARTS | {"engine", "inference", "report", "model_zoo"},
     "__main__": {"cli"},
 }
