@@ -21,6 +21,7 @@ _LAYOUTS: dict[str, dict[str, Any]] = {
     "model_state": {"__author__": "pycls", "matching_heuristics": True},
     "blobs": {"__author__": "Caffe2", "matching_heuristics": True},
 }
+_TENSORFLOW = (".h5", ".keras", ".ckpt.index", ".ckpt.meta", ".pb", ".tflite")
 _logger = logging.getLogger(__name__)
 
 
@@ -110,8 +111,13 @@ def read_weights(path: str, allow_pickle: bool = False, raw: bool = False) -> di
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file is truncated, has no tensors, or safetensors is not installed.
+        ValueError: the file is truncated, has no tensors, or is TensorFlow's; or safetensors is not installed.
     """
+    if path.endswith(_TENSORFLOW):
+        raise UserError(
+            f"{path} is a file of Keras or TensorFlow, whose MobileNets pad strided convolutions at the bottom and the "
+            "right only: their weights would compute something else here; give a file of PyTorch weights"
+        )
     if not path.endswith(".safetensors"):
         return read_checkpoint(path, allow_pickle, raw=raw)
     try:
