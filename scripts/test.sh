@@ -13,6 +13,8 @@ cd "$ROOT"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"
 [ $# -eq 0 ] || exec "$PYTHON" -m pytest -q "$@"
 bash "$ROOT/scripts/docs.sh"
+# Without a network the tests that need real weights are skipped, except in CI.
+bash "$ROOT/scripts/real_weights.sh" || [ -z "${CI:-}" ]
 # The runs that are killed go without coverage, which would slow down every process that they start.
 "$PYTHON" -m pytest -q tests/faults
 "$PYTHON" -m pytest -q -m "not slow" --ignore tests/faults --cov imgcls --cov-report=

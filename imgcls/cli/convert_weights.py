@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
         choices=SOURCES,
         default=AUTO,
         help="origin of FILE: timm (mobilenetv1_100, mobilenetv1_125), torchvision (mobilenet_v2), "
-        "upstream (checkpoints of the 2020 project); MobileNetV1 of biubug6's RetinaFace, of marvis' pytorch-mobilenet "
-        "or of pytorchcv; by default the names of the tensors decide",
+        "upstream (checkpoints of the 2020 project), biubug6, marvis, pytorchcv (their MobileNetV1), "
+        "efficientnet_lite0 (of EfficientNet-PyTorch); auto, the default, tells by the names of the tensors",
     )
     parser.add_argument("file", metavar="FILE", help="a .pth or .safetensors file")
     parser.add_argument("out", metavar="OUT", help="checkpoint to write, for MODEL.WEIGHTS")

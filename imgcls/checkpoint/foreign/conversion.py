@@ -14,6 +14,7 @@ from torch import Tensor
 
 from imgcls import __version__
 from imgcls.checkpoint.compat import build_contract
+from imgcls.checkpoint.foreign.efficientnet import read_efficientnet_lite0
 from imgcls.checkpoint.foreign.mobilenet_families import read_biubug6, read_marvis, read_pytorchcv
 from imgcls.checkpoint.foreign.recipe import Recipe
 from imgcls.checkpoint.foreign.sources import read_2020_project, read_timm, read_torchvision
@@ -31,6 +32,7 @@ _SOURCES: Mapping[str, tuple[_Reader, tuple[str, ...]]] = MappingProxyType(
         "biubug6": (read_biubug6, ("stage1.0.0.weight", "body.stage1.0.0.weight")),
         "marvis": (read_marvis, ("model.0.0.weight",)),
         "pytorchcv": (read_pytorchcv, ("features.init_block.conv.weight",)),
+        "efficientnet_lite0": (read_efficientnet_lite0, ("_blocks.0._depthwise_conv.weight",)),
     }
 )
 AUTO = "auto"

@@ -49,7 +49,7 @@ class Recipe:
         expected: the kind of file that is expected, for messages.
         origin: one line that describes the file, for the config.
         modules: source name to our name of each module that has tensors. Without a head, the result is a backbone.
-        version: of MobileNet, 1 or 2.
+        version: of MobileNet, 1 or 2; 0 for another network.
         width_mult: the factor on all channels.
         num_classes: the number of classes K; -1 without a head.
         head_conv_dim: channels of the head's 1x1 convolution, 0 for none.
