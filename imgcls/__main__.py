@@ -11,7 +11,7 @@ VERBS = MappingProxyType(
     {
         "train": ("train", "train or evaluate a classifier or detector with detectron2's trainer"),
         "train-plain": ("train_plain", "train or evaluate a classifier in a plain PyTorch loop"),
-        "convert": ("convert_weights", "convert weights of timm, torchvision or the 2020 project"),
+        "convert": ("convert_weights", "convert weights of timm, torchvision and other projects"),
         "export-backbone": ("export_backbone", "write a trained backbone as a file for detectors, and verify it"),
         "pack": ("pack_dataset", "pack a dataset into tar shards"),
         "report": ("report_run", "print the metrics of a run and write a page about it, or compare runs"),

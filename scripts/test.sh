@@ -18,6 +18,8 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 run_pytest() { "$PYTHON" -m pytest -q -n auto --dist loadfile "$@"; }
 [ $# -eq 0 ] || { run_pytest "$@"; exit; }
 bash "$ROOT/scripts/docs.sh"
+# Without a network the tests that need real weights are skipped, except in CI.
+bash "$ROOT/scripts/real_weights.sh" || [ -z "${CI:-}" ]
 # The runs that are killed go without coverage, which would slow down every process that they start.
 run_pytest tests/faults
 run_pytest -m "not slow" --ignore tests/faults --cov imgcls --cov-report=

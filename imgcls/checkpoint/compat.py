@@ -96,6 +96,7 @@ _TABLE: dict[Effect, tuple[str, ...]] = {
         "DATALOADER.NUM_WORKERS",
         "MODEL.CLSNET.ENABLE",
         "MODEL.DEVICE",
+        "MODEL.TIMM.CHECKPOINT",  # as MODEL.WEIGHTS: what training started from
         "MODEL.TIMM.PRETRAINED",
         "MODEL.WEIGHTS",
         "OUTPUT_DIR",

@@ -21,6 +21,7 @@ _LAYOUTS: dict[str, dict[str, Any]] = {
     "model_state": {"__author__": "pycls", "matching_heuristics": True},
     "blobs": {"__author__": "Caffe2", "matching_heuristics": True},
 }
+_TENSORFLOW = (".h5", ".keras", ".ckpt.index", ".ckpt.meta", ".pb", ".tflite")
 _logger = logging.getLogger(__name__)
 
 
@@ -92,8 +93,13 @@ def read_weights(path: str, allow_pickle: bool = False, raw: bool = False) -> di
     """Reads a ``.safetensors`` file, or any file that ``read_checkpoint`` reads, with the same arguments and errors.
 
     Raises:
-        UserError: also if safetensors is needed and not installed.
+        UserError: also if safetensors is needed and not installed, or if the file is TensorFlow's.
     """
+    if path.endswith(_TENSORFLOW):
+        raise UserError(
+            f"{path} is a file of Keras or TensorFlow, whose MobileNets pad strided convolutions at the bottom and the "
+            "right only: their weights would compute something else here; give a file of PyTorch weights"
+        )
     if not path.endswith(".safetensors"):
         return read_checkpoint(path, allow_pickle, raw=raw)
     try:

@@ -1,27 +1,32 @@
-"""``imgcls convert``: weights of timm, torchvision or the 2020 project as a checkpoint of imgcls."""
+"""``imgcls convert``: weights of another project as a checkpoint of imgcls."""
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 
 from imgcls.cli import command
+from imgcls.disk import read_text
 from imgcls.errors import UserError
 
 
 @command(
     "Converts weights of another project into a checkpoint of imgcls and prints the config that fits them.",
-    "imgcls convert --source timm mobilenetv1_100.safetensors mobilenetv1_100.pth",
+    "imgcls convert mobilenetv1_100.safetensors mobilenetv1_100.pth\n"
+    "  imgcls convert --format BGR --mean 104 117 123 --std 1 1 1 --activation leaky_relu "
+    "mobilenet0.25_Final.pth face.pth",
 )
 def main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Converts one file, writes the checkpoint and prints its config."""
     from imgcls.checkpoint import write_checkpoint
-    from imgcls.checkpoint.foreign import SOURCES, convert, read_weights
+    from imgcls.checkpoint.foreign import AUTO, SOURCES, ForeignWeightsError, Stated, plan_conversion, read_weights
 
     parser.add_argument(
         "--source",
         choices=SOURCES,
-        required=True,
+        default=AUTO,
         help="origin of FILE: timm (mobilenetv1_100, mobilenetv1_125), torchvision (mobilenet_v2), "
-        "upstream (checkpoints of the 2020 project)",
+        "upstream (checkpoints of the 2020 project), biubug6, marvis, pytorchcv (their MobileNetV1), "
+        "efficientnet_lite0 (of EfficientNet-PyTorch); auto, the default, tells by the names of the tensors",
     )
     parser.add_argument("file", metavar="FILE", help="a .pth or .safetensors file")
     parser.add_argument("out", metavar="OUT", help="checkpoint to write, for MODEL.WEIGHTS")
@@ -31,12 +36,41 @@ def main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         help="read FILE even if it holds Python objects; reading them can run code in the file",
     )
     parser.add_argument("--raw", action="store_true", help="use the raw weights if FILE also has averaged ones")
+    parser.add_argument("--classes", metavar="TXT", help="the class names, one a line in the order of the outputs")
+    stated = parser.add_argument_group(
+        "what FILE cannot say", "needed for biubug6, marvis and pytorchcv; for timm and torchvision if they differ"
+    )
+    stated.add_argument("--format", help="channel order of the images that the network was trained on: RGB or BGR")
+    for name in ("mean", "std"):
+        stated.add_argument(
+            f"--{name}",
+            nargs=3,
+            type=float,
+            metavar=tuple("ABC"),
+            help="of pixels from 0 to 255, in the order of --format",
+        )
+    stated.add_argument("--activation", help="relu6, relu or leaky_relu")
     args = parser.parse_args(argv)
+    said = Stated(pixel_format=args.format, pixel_mean=args.mean, pixel_std=args.std, activation=args.activation)
+    classes = _read_classes(args.classes) if args.classes else []
     checkpoint = read_weights(args.file, args.allow_pickle, args.raw)
     try:
-        converted = convert(args.source, checkpoint)
+        conversion = plan_conversion(args.source, checkpoint, said)
+        converted = conversion.checkpoint(classes)
     except UserError as error:
-        raise UserError(f"{args.file} with --source {args.source}: {error}; give another FILE or --source") from error
+        advice = "; give another FILE or --source" if isinstance(error, ForeignWeightsError) else ""
+        raise UserError(f"{args.file} with --source {args.source}: {error}{advice}") from error
     write_checkpoint(args.out, converted)
-    print(f"{len(converted['model'])} tensors of {args.file} converted to {args.out}; its config:\n")
+    print(f"source: {conversion.source}")
+    print(f"{args.out}: {conversion.summary()}")
+    print("its config:\n")
     print(converted["imgcls"]["cfg"], end="")
+
+
+def _read_classes(path: str) -> list[str]:
+    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if not names or twice:
+        came = f"has {twice[0]!r} more than once" if twice else "has no names"
+        raise UserError(f"--classes {path} {came}; allowed: a text file with one name a line, each once")
+    return names

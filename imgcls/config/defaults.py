@@ -54,6 +54,9 @@ def _add_timm(cfg: CfgNode) -> None:
     cfg.MODEL.TIMM.OUT_FEATURES = []
     # Lets timm download its weights. INPUT.FORMAT, MODEL.PIXEL_MEAN and MODEL.PIXEL_STD must match them.
     cfg.MODEL.TIMM.PRETRAINED = False
+    # A local file with timm's weights of that network (.pth or .safetensors), from which training starts instead. It is
+    # not read if MODEL.WEIGHTS is set. The same three keys must match the network's in timm.
+    cfg.MODEL.TIMM.CHECKPOINT = ""
 
 
 def _add_clsnet(cfg: CfgNode) -> None:

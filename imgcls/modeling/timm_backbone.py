@@ -1,5 +1,6 @@
 """Any timm network that offers features, as a detectron2 backbone."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from torch import Tensor
 from imgcls.checkpoint import build_checked, build_contract, check_contract
 from imgcls.errors import UserError
 from imgcls.modeling.timm_network import check_name, create_network, find_features, trim_and_freeze
+from imgcls.modeling.timm_weights import load_weights
+
+_logger = logging.getLogger(__name__)
 
 
 class TimmBackbone(Backbone):
@@ -22,14 +26,16 @@ class TimmBackbone(Backbone):
         out_features: features to return, empty for all; what comes after the last of them is not built.
         in_channels: channels of the image.
         pretrained: let timm download the weights.
+        checkpoint: a local file with timm's weights of this network, to be loaded instead.
         freeze_at: 0 freezes nothing; k freezes everything that the k-th feature of the network is computed from.
             Frozen parameters get no gradients and frozen batch norms keep their statistics, so that training does not
             change a single bit of them.
 
     Raises:
         UserError: timm is not installed; the name or a feature is unknown; the network has no features, or features
-            that are not maps; there are no pretrained weights; ``freeze_at`` is beyond the last feature that is
-            built, or includes a norm that cannot be frozen.
+            that are not maps; there are no pretrained weights; ``checkpoint`` does not fit, or is given together with
+            ``pretrained``; ``freeze_at`` is beyond the last feature that is built, or includes a norm that cannot be
+            frozen.
     """
 
     net: Any
@@ -41,10 +47,15 @@ class TimmBackbone(Backbone):
         *,
         in_channels: int = 3,
         pretrained: bool = False,
+        checkpoint: str = "",
         freeze_at: int = 0,
     ):
         super().__init__()
         check_name(name, pretrained)
+        if pretrained and checkpoint:
+            raise UserError(
+                f"MODEL.TIMM.PRETRAINED is True and MODEL.TIMM.CHECKPOINT is {checkpoint}; allowed: one of them"
+            )
         offered = find_features(name, in_channels)
         _check_features(name, out_features, offered, freeze_at)
         self.name = name
@@ -54,6 +65,8 @@ class TimmBackbone(Backbone):
         self._computed = [feature for feature in offered if feature in (*self._out_features, *last_frozen)]
         indices = tuple(offered[feature] for feature in self._computed)
         self.net = create_network(name, in_chans=in_channels, pretrained=pretrained, out_indices=indices)
+        if checkpoint:
+            _logger.info(load_weights(self.net, name, checkpoint, in_channels))
         info = self.net.feature_info
         self._out_feature_channels = dict(zip(self._computed, info.channels(), strict=True))
         self._out_feature_strides = dict(zip(self._computed, info.reduction(), strict=True))
@@ -116,17 +129,22 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """Builds the timm network of ``MODEL.TIMM`` and ``MODEL.BACKBONE.FREEZE_AT``, for any detectron2 model.
 
     Raises:
-        UserError: as ``TimmBackbone``, or the pretrained weights need other preprocessing than the config's.
+        UserError: as ``TimmBackbone``, or the network's weights need other preprocessing in timm than the config's.
     """
     timm_cfg = cfg.MODEL.TIMM
+    checkpoint = timm_cfg.CHECKPOINT
+    if checkpoint and cfg.MODEL.WEIGHTS:  # they replace all weights, and the file may be gone by now
+        _logger.info("MODEL.TIMM.CHECKPOINT %s is not read, because MODEL.WEIGHTS is set", checkpoint)
+        checkpoint = ""
     backbone = TimmBackbone(
         timm_cfg.NAME,
         timm_cfg.OUT_FEATURES,
         in_channels=input_shape.channels,
         pretrained=timm_cfg.PRETRAINED,
+        checkpoint=checkpoint,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
     )
-    if timm_cfg.PRETRAINED and input_shape.channels == 3:
+    if (timm_cfg.PRETRAINED or checkpoint) and input_shape.channels == 3:
         pretrained = backbone.net.pretrained_cfg
         contract = {f"pixel_{name}": [round(255 * value, 4) for value in pretrained[name]] for name in ("mean", "std")}
         check_contract({"format": "RGB", **contract}, build_contract(cfg), f"timm's {timm_cfg.NAME}")

