@@ -117,19 +117,7 @@ def load_checkpoint_classifier(path: str, device: str | None = None) -> Checkpoi
     if checkpoint.get("ema"):
         _logger.info("%s: using the averaged weights (SOLVER.EMA_DECAY)", path)
     _load(model, unwrap(checkpoint.get("ema") or checkpoint["model"]), path, entry)
-    multi_label = cfg.MODEL.CLSNET.HEAD == "sigmoid"
-    info = ClassifierInfo(
-        classes=list(entry["classes"]),
-        multi_label=multi_label,
-        thresholds=read_thresholds(entry, path) if multi_label else None,
-        temperature=float(entry.get("temperature", 1.0)),
-        contract=dict(entry["preprocessing"]),
-        input_size=cfg.MODEL.CLSNET.INPUT_SIZE,
-        crop_pct=cfg.INPUT.CROP_PCT,
-        source=path,
-        device=device,
-    )
-    return CheckpointClassifier(model, info)
+    return CheckpointClassifier(model, _build_info(cfg, entry, path, device))
 
 
 def choose_device(device: str | None) -> str:
@@ -190,8 +178,7 @@ def _check_kind(checkpoint: Mapping[str, Any], path: str) -> dict[str, Any]:
 def _build_cfg(entry: Mapping[str, Any], device: str, path: str) -> CfgNode:
     """The config of a checkpoint for prediction: nothing is fetched, and the contract overrides the config text."""
     cfg = get_cfg()
-    unknown: list[str] = []
-    _merge(cfg, yaml.safe_load(entry["cfg"]) or {}, "", unknown)
+    unknown = merge_known(cfg, yaml.safe_load(entry["cfg"]) or {})
     wrong = [key for key in unknown if key.startswith(_FUNCTION)]
     if wrong:
         raise UserError(f"{path}: this version does not know its {', '.join(wrong)}{_written_by(entry)}")
@@ -203,6 +190,36 @@ def _build_cfg(entry: Mapping[str, Any], device: str, path: str) -> CfgNode:
     clsnet.NUM_CLASSES, clsnet.POS_WEIGHT = len(entry["classes"]), None
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS, cfg.MODEL.COMPILE, cfg.MODEL.TIMM.PRETRAINED = device, "", False, False
     return cfg
+
+
+def _build_info(cfg: CfgNode, entry: Mapping[str, Any], path: str, device: str) -> ClassifierInfo:
+    multi_label = cfg.MODEL.CLSNET.HEAD == "sigmoid"
+    return ClassifierInfo(
+        classes=list(entry["classes"]),
+        multi_label=multi_label,
+        thresholds=read_thresholds(entry, path) if multi_label else None,
+        temperature=float(entry.get("temperature", 1.0)),
+        contract=dict(entry["preprocessing"]),
+        input_size=cfg.MODEL.CLSNET.INPUT_SIZE,
+        crop_pct=cfg.INPUT.CROP_PCT,
+        source=path,
+        device=device,
+    )
+
+
+def merge_known(cfg: CfgNode, values: Mapping[str, Any]) -> list[str]:
+    """Sets the keys of a saved config that this version has.
+
+    Args:
+        cfg: changed in place.
+        values: plain Python types.
+
+    Returns:
+        The full names of the other keys.
+    """
+    unknown: list[str] = []
+    _merge(cfg, values, "", unknown)
+    return unknown
 
 
 def _merge(cfg: CfgNode, values: Mapping[str, Any], prefix: str, unknown: list[str]) -> None:
