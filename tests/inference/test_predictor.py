@@ -236,3 +236,17 @@ def test_an_exported_file_is_read_by_its_own_module(monkeypatch):
     monkeypatch.setitem(sys.modules, "imgcls.inference.exported", module)
     predictor = imgcls.Predictor.from_exported("model.onnx", device="cpu")
     assert opened == [("model.onnx", "cpu")] and predictor.info.source == "fake"
+
+
+def test_default_predictor_of_detectron2_is_refused_in_one_line(tiny_cfg, save_classifier, mixed_images):
+    """It would resize to 800 pixels, and hardly a class would be that of evaluation."""
+    from detectron2.engine import DefaultPredictor
+
+    tiny_cfg.MODEL.WEIGHTS = save_classifier()
+    image = read_image(str(mixed_images / "red" / "a.jpg"), "BGR")
+    with pytest.raises(UserError, match=r"detectron2's DefaultPredictor resizes .* use imgcls\.Predictor") as error:
+        DefaultPredictor(tiny_cfg)(image)
+    assert "\n" not in str(error.value)
+    model = DefaultPredictor(tiny_cfg).model
+    assert len(model([{"image": torch.zeros(3, 32, 32)}])) == 1  # detectron2's convention itself is not refused
+    assert len(model([{"image": torch.zeros(3, 32, 32), "height": 9, "width": 9, "file_name": "x"}])) == 1
