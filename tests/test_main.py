@@ -16,6 +16,7 @@ SCRIPTS = {
     "train_net_builtin.py": "train",
     "train_net.py": "train-plain",
     "tools/predict.py": "predict",
+    "tools/detect_classify.py": "detect-classify",
     "tools/convert_weights.py": "convert",
     "tools/export_backbone.py": "export-backbone",
     "tools/pack_dataset.py": "pack",
