@@ -24,6 +24,7 @@ from imgcls.data.shards.reader import ShardRecords
 from imgcls.errors import UserError
 from imgcls.structures import stack
 
+_PARENT_CHECK = 2.0  # seconds between two checks whether a worker's parent is still there
 _logger = logging.getLogger(__name__)
 
 
@@ -101,15 +102,20 @@ def init_worker(worker_id: int) -> None:
     """
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_exit_on_signal_of, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_exit_with, args=(os.getppid(),), daemon=True).start()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
 
-def _exit_on_signal_of(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
-    os._exit(0)
+def _exit_with(parent: int) -> None:
+    """Ends this worker when its parent sends SIGTERM, or is killed and can no longer send it.
+
+    torch's own watchdog then waits forever for a reader of its batches, because the other workers keep the pipe open.
+    """
+    while True:
+        received = signal.sigtimedwait({signal.SIGTERM}, _PARENT_CHECK)
+        if os.getppid() != parent or (received is not None and received.si_pid == parent):
+            os._exit(0)
 
 
 def prefetch(batches: Iterable[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:

@@ -1,8 +1,10 @@
 import logging
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from itertools import islice
 
@@ -283,3 +285,47 @@ def test_a_loader_on_a_gpu_gives_the_batches_of_the_cpu(tiny_cfg, workers):
         batches = list(islice(iter(train_loader(tiny_cfg)), 5))
         assert all(batch[key].device == torch.device("cuda", index) for batch in batches for key in ("image", "label"))
         assert_same(expected, [(batch["image_id"], batch["image"].cpu()) for batch in batches])
+
+
+ENDLESS = """
+import time, torch
+from torch.utils.data import DataLoader
+from imgcls.data.loader import init_worker
+class Large(torch.utils.data.Dataset):
+    def __len__(self):
+        return 10**6
+    def __getitem__(self, index):
+        return list(range(40000))  # pickled into the pipe, which it fills
+loader = iter(DataLoader(Large(), 1, num_workers=3, collate_fn=list, worker_init_fn=init_worker))
+next(loader)
+print(*(worker.pid for worker in loader._workers), flush=True)
+time.sleep(300)
+"""
+
+
+def test_no_worker_outlives_a_killed_process():
+    """Each would keep its memory, and the locks that the process had, until the machine is restarted."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", ENDLESS], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    workers = [int(pid) for pid in process.stdout.readline().split()]
+    time.sleep(2)  # until the pipe is full
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    alive = workers
+    while alive and time.monotonic() < deadline:
+        time.sleep(0.2)
+        alive = [pid for pid in workers if is_running(pid)]
+    for pid in alive:
+        os.kill(pid, signal.SIGKILL)
+    assert len(workers) == 3 and alive == []
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and is no zombie; a container may have nobody who reaps it."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
