@@ -47,6 +47,8 @@ setup(
     extras_require={
         "demo": ["scikit-learn>=1.4", "scikit-image>=0.22"],
         "export": ["onnx>=1.16", "onnxruntime>=1.18"],
+        "cam": ["captum>=0.7"],
+        "parquet": ["pyarrow>=15"],
         "shards": ["webdataset>=0.2.86"],
         "timm": ["timm>=1.0"],
         "docs": ["sphinx>=7", "myst-parser>=3", "furo>=2024", "nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6"],

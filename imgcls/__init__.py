@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "add_imgcls_config", "data", "get_cfg", "load_backbone", "modeling"]
+__all__ = ["Predictor", "__version__", "add_imgcls_config", "data", "get_cfg", "load_backbone", "modeling"]
 
 _REQUIRED = (
     (
@@ -59,3 +59,4 @@ if not (_is_console_command() and sys.argv[1:] in ([], ["-h"], ["--help"])):
     from imgcls import data, modeling
     from imgcls.checkpoint import load_backbone
     from imgcls.config import add_imgcls_config, get_cfg
+    from imgcls.inference.predictor import Predictor

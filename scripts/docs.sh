@@ -2,7 +2,7 @@
 # Builds the manual into build/docs and fails on any warning: bash scripts/docs.sh [ARGUMENTS OF SPHINX-BUILD]
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-bash "$ROOT/scripts/install.sh" demo,dev,docs,shards,timm
+bash "$ROOT/scripts/install.sh" demo,dev,docs,shards,timm,cam,parquet
 . "$ROOT/scripts/env.sh"
 cd "$ROOT"
 export PYTHONWARNINGS=ignore::FutureWarning # of detectron2's, about torch.jit

@@ -15,6 +15,8 @@ ROOT = Path(__file__).parent.parent
 SCRIPTS = {
     "train_net_builtin.py": "train",
     "train_net.py": "train-plain",
+    "tools/predict.py": "predict",
+    "tools/detect_classify.py": "detect-classify",
     "tools/convert_weights.py": "convert",
     "tools/export_backbone.py": "export-backbone",
     "tools/pack_dataset.py": "pack",

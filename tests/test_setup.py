@@ -66,6 +66,8 @@ def test_extras_are_those_of_the_design(arguments):
     assert names == {
         "demo": {"scikit-learn", "scikit-image"},
         "export": {"onnx", "onnxruntime"},
+        "cam": {"captum"},
+        "parquet": {"pyarrow"},
         "shards": {"webdataset"},
         "timm": {"timm"},
         "docs": {"sphinx", "myst-parser", "furo", "nbclient", "nbformat", "ipykernel"},
@@ -92,7 +94,7 @@ def test_detectron2_and_opencv_are_not_requirements(arguments):
 def test_constraints_satisfy_the_bounds(arguments, python):
     pinned = pins(python)
     wanted = list(arguments["install_requires"])
-    for extra in ("demo", "dev", "shards", "timm"):
+    for extra in ("cam", "demo", "dev", "parquet", "shards", "timm"):
         wanted += arguments["extras_require"][extra]
     for requirement in map(Requirement, wanted):
         assert requirement.specifier, f"{requirement.name} has no bound"

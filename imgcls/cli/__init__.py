@@ -1,7 +1,8 @@
 """The verbs of the command ``imgcls``, one module for each; the scripts in ``tools/`` call the same functions.
 
 The ``main`` of each module takes the arguments of its verb (None for those of the process) and the name of the command
-for its help (None for the name of the script). After a mistake of the user it exits with code 2 and one line on stderr.
+for its help (None for the name of the script), and returns an exit code, or None for 0. After a mistake of the user it
+exits with code 2 and one line on stderr.
 """
 
 import argparse
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 from imgcls.errors import exit_on_user_error
 
 
-def command(description: str, example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(description: str, example: str) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
     """Makes the ``main`` of a verb from a function that gets a parser without arguments, and the command line.
 
     Args:
@@ -18,8 +19,8 @@ def command(description: str, example: str) -> Callable[[Callable[..., None]], C
         example: the last lines of the help: one or more command lines.
     """
 
-    def decorate(run: Callable[..., None]) -> Callable[..., None]:
-        def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
+    def decorate(run: Callable[..., int | None]) -> Callable[..., int | None]:
+        def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int | None:
             parser = argparse.ArgumentParser(
                 prog=prog,
                 description=description,
@@ -27,7 +28,7 @@ def command(description: str, example: str) -> Callable[[Callable[..., None]], C
                 formatter_class=argparse.RawDescriptionHelpFormatter,
             )
             with exit_on_user_error():
-                run(parser, argv)
+                return run(parser, argv)
 
         main.__doc__, main.__module__ = run.__doc__, run.__module__
         return main

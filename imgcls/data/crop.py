@@ -61,6 +61,22 @@ class TrainCrop:
         return (full_height - height) // 2, (full_width - width) // 2, height, width
 
 
+class DecodedImage:
+    """Pixels in memory, with the interface of `EncodedImage`: ``(H, W, 3)`` uint8, 0-255.
+
+    Attributes:
+        size: height and width in pixels.
+    """
+
+    def __init__(self, pixels: NDArray[np.uint8]):
+        self._pixels = pixels
+        self.size: tuple[int, int] = (pixels.shape[0], pixels.shape[1])
+
+    def pixels(self, decode_scale: int = 1) -> NDArray[np.uint8]:
+        """The pixels at full size, whatever the scale."""
+        return self._pixels
+
+
 class EvalCrop:
     """Resizes the short side to ``size / crop_pct`` with antialiasing, and crops the central ``size x size`` pixels.
 
@@ -71,7 +87,7 @@ class EvalCrop:
         self.size = size
         self.short = round(size / crop_pct)
 
-    def __call__(self, image: EncodedImage) -> Tensor:
+    def __call__(self, image: EncodedImage | DecodedImage) -> Tensor:
         """uint8 ``(3, size, size)``, 0-255."""
         shorter = min(image.size)
         height, width = (int(self.short * side / shorter) for side in image.size)

@@ -108,6 +108,8 @@ def _read_slice(name: str, shard_slice: ShardSlice, shards: OpenShards) -> bytes
     return data
 
 
+# Pillow's decoders raise all of these for damaged files.
+_DAMAGES = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _ORIENTATION = 0x0112  # EXIF tag
 # JPEG markers: frame headers (SOF0 to SOF2, Huffman coding), EXIF, and segments without a length.
 _FRAMES = (0xC0, 0xC1, 0xC2)
@@ -227,15 +229,26 @@ def read_image(path: str, image_format: str = "BGR") -> NDArray[np.uint8]:
 def _decode_with_pillow(path: str, data: bytes) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data)) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I") or upright.mode == "F":
-                return _to_8_bit(upright)
-            return np.array(upright.convert("RGB"))
+            return pillow_to_rgb(path, image)
     except UnidentifiedImageError as error:
         raise BadImageError(f"{path}: not an image that Pillow can read; {ADVICE}") from error
-    # Pillow's decoders raise all of these for damaged files.
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise BadImageError(f"{path}: damaged or truncated ({' '.join(str(error).split())}); {ADVICE}") from error
+    except _DAMAGES as error:
+        raise _damaged(path, error) from error
+
+
+def pillow_to_rgb(name: str, image: Image.Image) -> NDArray[np.uint8]:
+    """``(H, W, 3)`` uint8 RGB of a Pillow image, converted as `EncodedImage` does; BadImageError if it is damaged."""
+    try:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I") or upright.mode == "F":
+            return _to_8_bit(upright)
+        return np.array(upright.convert("RGB"))
+    except _DAMAGES as error:
+        raise _damaged(name, error) from error
+
+
+def _damaged(name: str, error: Exception) -> BadImageError:
+    return BadImageError(f"{name}: damaged or truncated ({' '.join(str(error).split())}); {ADVICE}")
 
 
 def _to_8_bit(image: Image.Image) -> NDArray[np.uint8]:

@@ -1,5 +1,15 @@
-"""Faster inference with a trained model."""
+"""What happens after training: prediction, and faster inference."""
 
+from imgcls.inference.classifier import Classifier, ClassifierInfo, load_checkpoint_classifier
 from imgcls.inference.fold import fold_batch_norm
+from imgcls.inference.prediction import Prediction
+from imgcls.inference.predictor import Predictor
 
-__all__ = ["fold_batch_norm"]
+__all__ = [
+    "Classifier",
+    "ClassifierInfo",
+    "Prediction",
+    "Predictor",
+    "fold_batch_norm",
+    "load_checkpoint_classifier",
+]

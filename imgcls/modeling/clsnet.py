@@ -117,8 +117,10 @@ class ClsNet(nn.Module):
             ``(k,)`` float32 in [0, 1], and with the sigmoid head ``"probs"`` ``(K,)``.
 
         Raises:
-            UserError: a training batch has no labels.
+            UserError: a training batch has no labels, or the caller is detectron2's ``DefaultPredictor``.
         """
+        if not self.training:
+            _refuse_default_predictor(batched_inputs)
         batch = as_batch(batched_inputs)
         logits = self.logits(batch.images)
         if not self.training:
@@ -141,6 +143,22 @@ class ClsNet(nn.Module):
             for result, row in zip(results, probs, strict=True):
                 result["probs"] = row
         return results
+
+
+def _refuse_default_predictor(batched_inputs: Any) -> None:
+    """Refuses what only detectron2's ``DefaultPredictor`` passes: one float image with its original size and no name.
+
+    It resizes the short side to ``INPUT.MIN_SIZE_TEST`` (800 pixels) and does not crop, so nearly all classes would be
+    wrong.
+    """
+    if isinstance(batched_inputs, Sequence) and len(batched_inputs) == 1:
+        sample = batched_inputs[0]
+        if isinstance(sample, Mapping) and set(sample) == {"image", "height", "width"}:
+            raise UserError(
+                "detectron2's DefaultPredictor resizes images as for a detector, so a ClsNet would give wrong classes; "
+                'use imgcls.Predictor.from_checkpoint(path)(image, channel_order="BGR"), or pass {"image": ...} alone '
+                "for an image that is already resized and cropped"
+            )
 
 
 def build_loss(cfg: CfgNode) -> SoftmaxLoss | SigmoidLoss:
