@@ -13,14 +13,13 @@ fi
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -m mypy
-# One process a core and one thread a process; the tests of a file share their trained runs.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-run_pytest() { "$PYTHON" -m pytest -q -n auto --dist loadfile "$@"; }
-[ $# -eq 0 ] || { run_pytest "$@"; exit; }
+[ $# -eq 0 ] || exec "$PYTHON" -m pytest -q "$@"
 bash "$ROOT/scripts/docs.sh"
 # Without a network the tests that need real weights are skipped, except in CI.
 bash "$ROOT/scripts/real_weights.sh" || [ -z "${CI:-}" ]
 # The runs that are killed go without coverage, which would slow down every process that they start.
-run_pytest tests/faults
-run_pytest -m "not slow" --ignore tests/faults --cov imgcls --cov-report=
-run_pytest -m slow --cov imgcls --cov-append --cov-report term:skip-covered --cov-fail-under 93
+"$PYTHON" -m pytest -q tests/faults
+# One process a core; the tests of a file share their trained runs.
+"$PYTHON" -m pytest -q -n auto --dist loadfile -m "not slow" --ignore tests/faults --cov imgcls --cov-report=
+exec "$PYTHON" -m pytest -q -m slow --cov imgcls --cov-append --cov-report term:skip-covered --cov-fail-under 93

@@ -70,7 +70,7 @@ def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpa
     return args
 
 
-class _Prediction:
+class _PredictCall:
     """The loaded model, the images and the settings of a call."""
 
     def __init__(self, args: argparse.Namespace):
@@ -124,7 +124,7 @@ class _Prediction:
 def _print(args: argparse.Namespace) -> int:
     from imgcls.inference.draw import describe
 
-    work = _Prediction(args)
+    work = _PredictCall(args)
     for batch in work.batches():
         for prediction, box in zip(batch.predictions, batch.boxes, strict=True):
             where = "" if box is None else f" [{' '.join(f'{side:g}' for side in box)}]"
@@ -145,7 +145,7 @@ def _write(args: argparse.Namespace) -> int:
         raise UserError(f"{args.output}{SUFFIX} is of an interrupted call; add --resume, or --force to start again")
     if os.path.exists(args.output) and not (args.resume or args.force):
         raise UserError(f"--output {args.output}: exists; add --force to replace it, or name another file")
-    work = _Prediction(args)
+    work = _PredictCall(args)
     settings = {
         "model": file_digest(args.model), "topk": args.topk, "threshold": args.threshold, "margin": args.margin,
     }  # fmt: skip

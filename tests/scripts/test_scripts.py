@@ -103,14 +103,17 @@ def test_transfer_experiment_does_not_repeat_finished_runs(checkout):
 def test_test_script_checks_and_ends_with_pytest(checkout):
     _, run = checkout
     checks = ["<-m><ruff><check><.>", "<-m><ruff><format><--check><.>", "<-m><mypy>"]
-    pytest = "<-m><pytest><-q><-n><auto><--dist><loadfile>"
-    assert run("bash", "scripts/test.sh", "-k", "a b").stdout.splitlines() == [*checks, f"{pytest}<-k><a b>"]
-    default = f"{pytest}<-m><not slow><--ignore><tests/faults><--cov><imgcls><--cov-report=>"
-    slow = f"{pytest}<-m><slow><--cov><imgcls><--cov-append><--cov-report><term:skip-covered><--cov-fail-under><93>"
-    *before, last_but_one, last = run("bash", "scripts/test.sh").stdout.splitlines()
-    assert before[:3] == checks and (last_but_one, last) == (default, slow)
-    assert "<docs/generate.py>" in before and before[-1] == f"{pytest}<tests/faults>"
-    assert before[-3] == "build/docs/index.html" and "/output/real_weights/packages>" in before[-2]
+    assert run("bash", "scripts/test.sh", "-k", "a b").stdout.splitlines() == [*checks, "<-m><pytest><-q><-k><a b>"]
+    *before, faults, default, slow = run("bash", "scripts/test.sh").stdout.splitlines()
+    assert before[:3] == checks and "<docs/generate.py>" in before
+    assert before[-2] == "build/docs/index.html" and "/output/real_weights/packages>" in before[-1]
+    assert faults == "<-m><pytest><-q><tests/faults>"
+    assert default == (
+        "<-m><pytest><-q><-n><auto><--dist><loadfile><-m><not slow><--ignore><tests/faults><--cov><imgcls><--cov-report=>"
+    )
+    assert slow == (
+        "<-m><pytest><-q><-m><slow><--cov><imgcls><--cov-append><--cov-report><term:skip-covered><--cov-fail-under><93>"
+    )
 
 
 def test_train_script_passes_its_arguments_and_exit_code(checkout):
