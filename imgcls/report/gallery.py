@@ -18,7 +18,7 @@ _SIDE = 160
 
 
 @dataclass
-class Prediction:
+class PredictedImage:
     """One test image.
 
     Attributes:
@@ -42,7 +42,7 @@ class Prediction:
 
 def read_single_label(
     rows: Sequence[dict[str, str]], classes: Sequence[str], probabilities: NDArray[np.float32] | None
-) -> list[Prediction]:
+) -> list[PredictedImage]:
     """Predictions of a softmax head; with all probabilities, doubt is the margin between the two best classes."""
     found = []
     index = {name: k for k, name in enumerate(classes)}
@@ -57,11 +57,11 @@ def read_single_label(
             true = (cells["label"], float(probabilities[row, index[cells["label"]]]))
             doubt = 1 - (score - float(probabilities[row, second]))
         wrong = 0.0 if right else score
-        found.append(Prediction(row, cells["image_id"], cells["file_name"], predicted, [true], wrong, doubt))
+        found.append(PredictedImage(row, cells["image_id"], cells["file_name"], predicted, [true], wrong, doubt))
     return found
 
 
-def read_multi_label(rows: Sequence[dict[str, str]], threshold: float) -> list[Prediction]:
+def read_multi_label(rows: Sequence[dict[str, str]], threshold: float) -> list[PredictedImage]:
     """Predictions of a sigmoid head; doubt is the distance of the nearest known score to the threshold."""
     found = []
     for row, cells in enumerate(rows):
@@ -72,21 +72,21 @@ def read_multi_label(rows: Sequence[dict[str, str]], threshold: float) -> list[P
         doubt = 1 - min((abs(score - threshold) for _, score in true + pred), default=1.0)
         ranked = sorted(pred, key=lambda pair: -pair[1])
         wrong = max(mistakes, default=0.0)
-        found.append(Prediction(row, cells["image_id"], cells["file_name"], [*ranked], [*true], wrong, doubt))
+        found.append(PredictedImage(row, cells["image_id"], cells["file_name"], [*ranked], [*true], wrong, doubt))
     return found
 
 
-def choose_worst(predictions: Sequence[Prediction]) -> list[Prediction]:
+def choose_worst(predictions: Sequence[PredictedImage]) -> list[PredictedImage]:
     """The mistakes, most confident first."""
     return sorted((p for p in predictions if p.wrong > 0), key=lambda p: -p.wrong)[:SHOWN]
 
 
-def choose_doubtful(predictions: Sequence[Prediction]) -> list[Prediction]:
+def choose_doubtful(predictions: Sequence[PredictedImage]) -> list[PredictedImage]:
     """The images nearest to another decision, right or wrong."""
     return sorted(predictions, key=lambda p: -p.doubt)[:SHOWN]
 
 
-def find_record(prediction: Prediction, records: Sequence[dict] | None, num_rows: int) -> dict[str, Any]:
+def find_record(prediction: PredictedImage, records: Sequence[dict] | None, num_rows: int) -> dict[str, Any]:
     """The record of a prediction, which says where a packed image is; its file name alone where there is none.
 
     Args:

@@ -12,7 +12,7 @@ from imgcls.report import markup
 from imgcls.report.calibration import measure_reliability
 from imgcls.report.curves import Series
 from imgcls.report.gallery import (
-    Prediction,
+    PredictedImage,
     choose_doubtful,
     choose_worst,
     find_record,
@@ -70,7 +70,7 @@ class ResultSections:
         suffix = f": {self.results.name}" if self.results.name else ""
         return [(f"{self.prefix}{key}", title + suffix, content) for key, title, content in parts]
 
-    def _read_predictions(self) -> list[Prediction]:
+    def _read_predictions(self) -> list[PredictedImage]:
         try:
             if self.single_label:
                 return read_single_label(self.rows, self.classes, self.probabilities)
@@ -116,7 +116,7 @@ class ResultSections:
             message = "Right or wrong, the two best classes of these images are closest to each other."
         return markup.note(message) + self._gallery(choose_doubtful(self.predictions))
 
-    def _gallery(self, shown: Sequence[Prediction]) -> str:
+    def _gallery(self, shown: Sequence[PredictedImage]) -> str:
         cards = []
         for prediction in shown:
             record = find_record(prediction, self.records, len(self.rows))

@@ -195,10 +195,10 @@ def test_a_report_that_fails_costs_one_line_and_not_the_run(tiny_cfg, tmp_path, 
 
 
 def test_images_in_shards_and_skipped_rows_are_found(trained, tmp_path):
-    from imgcls.report.gallery import Prediction, find_record
+    from imgcls.report.gallery import PredictedImage, find_record
 
     records = read_datasets([f"folder:{tmp_path / 'train'}"], [f"folder:{tmp_path / 'test'}"]).test[0].records
     wanted = records[3]
-    row = Prediction(1, "", wanted["file_name"], [], [], 0, 0)
+    row = PredictedImage(1, "", wanted["file_name"], [], [], 0, 0)
     assert find_record(row, records, len(records) - 2) == wanted
     assert find_record(row, records, len(records)) == {"file_name": wanted["file_name"]}

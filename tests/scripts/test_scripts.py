@@ -109,7 +109,8 @@ def test_test_script_checks_and_ends_with_pytest(checkout):
     assert before[-2] == "build/docs/index.html" and "/output/real_weights/packages>" in before[-1]
     assert faults == "<-m><pytest><-q><tests/faults>"
     assert default == (
-        "<-m><pytest><-q><-n><auto><--dist><loadfile><-m><not slow><--ignore><tests/faults><--cov><imgcls><--cov-report=>"
+        "<-m><pytest><-q><-n><auto><--dist><loadfile><-m><not slow><--ignore><tests/faults>"
+        "<--cov><imgcls><--cov-report=>"
     )
     assert slow == (
         "<-m><pytest><-q><-m><slow><--cov><imgcls><--cov-append><--cov-report><term:skip-covered><--cov-fail-under><93>"
