@@ -18,7 +18,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from torch import Tensor
 
-from imgcls.disk import replace_file
+from imgcls.disk import remove_temporary, replace_file
 from imgcls.errors import UserError
 from imgcls.structures import as_batch
 
@@ -175,6 +175,7 @@ def write_results(folder: Path, files: Mapping[str, str], probabilities: Tensor 
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be created ({error.strerror}); make OUTPUT_DIR writable") from error
+    remove_temporary(folder)  # of an evaluation that was killed
     if probabilities is None:
         (folder / PROBABILITIES).unlink(missing_ok=True)
     else:
