@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.optim import Optimizer
@@ -99,7 +100,9 @@ class RunLog:
         if self._loaded is None:
             return
         size = self._loaded["bytes"]
-        if self._truncates and os.path.isfile(self.path) and os.path.getsize(self.path) > size:
+        # Only the process that writes the lines: a slower one could remove those that were written since.
+        truncates = self._truncates and comm.is_main_process()
+        if truncates and os.path.isfile(self.path) and os.path.getsize(self.path) > size:
             os.truncate(self.path, size)
         first = storage.iter
         for name, smoothed, values in self._loaded["scalars"]:

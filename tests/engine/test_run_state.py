@@ -3,6 +3,7 @@ import logging
 import math
 
 import pytest
+from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, JSONWriter
 
 from imgcls.engine.run_state import BestTracker, RunLog
@@ -79,6 +80,23 @@ def test_lines_of_a_resumed_run_are_those_of_an_uninterrupted_one(tmp_path):
         log.load_state_dict(json.loads(json.dumps(state)))
         run(folder, saved, 60, 7, log)
         assert read(folder) == read(whole), saved
+
+
+def test_a_slower_process_does_not_remove_the_lines_that_the_first_one_has_written(tmp_path, monkeypatch):
+    """Nothing makes the processes wait for each other between the start and a line that is still to be written."""
+    path, logs = tmp_path / "metrics.json", []
+    path.write_text('{"iteration": 8}\n{"iter')  # the second line was being written when the run was killed
+    for _ in range(2):
+        logs.append(RunLog(str(tmp_path)))
+        logs[-1].load_state_dict({"scalars": [], "bytes": 17, "written": 8})
+    with EventStorage(9) as storage:
+        logs[0].start(storage)
+        assert path.read_text() == '{"iteration": 8}\n'
+        with path.open("a") as file:
+            file.write('{"iteration": 17}\n')
+        monkeypatch.setattr(comm, "is_main_process", lambda: False)
+        logs[1].start(storage)
+    assert read(tmp_path) == [{"iteration": 8}, {"iteration": 17}]
 
 
 def test_a_state_is_of_plain_types_and_bounded(tmp_path):
