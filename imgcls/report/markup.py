@@ -76,6 +76,6 @@ def image_card(uri: str | None, lines: Sequence[str], kind: str = "", title: str
         kind: ``"right"`` or ``"wrong"``, for the colour.
         title: shown under the pointer.
     """
-    picture = f'<img src="{uri}" alt="{text(title)}">' if uri else '<span class="gone">cannot be read</span>'
+    image = f'<img src="{uri}" alt="{text(title)}">' if uri else '<span class="gone">cannot be read</span>'
     caption = "".join(f"<span>{line}</span>" for line in lines)
-    return f'<figure class="card {kind}" title="{text(title)}">{picture}<figcaption>{caption}</figcaption></figure>'
+    return f'<figure class="card {kind}" title="{text(title)}">{image}<figcaption>{caption}</figcaption></figure>'

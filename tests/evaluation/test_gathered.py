@@ -115,3 +115,16 @@ if __name__ == "__main__":
     worker(0 if child else 1, Path(sys.argv[1]))
     if child:
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+def test_an_evaluation_removes_what_a_killed_one_left(tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for process in (ended.pid, os.getppid()):
+        (tmp_path / f".predictions.csv.{process}-0a1b2c3d.tmp").write_text("half of")
+    write_results(tmp_path, {"predictions.csv": "a\n"})
+    # The other one may belong to a process that is still writing.
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f".predictions.csv.{os.getppid()}-0a1b2c3d.tmp",
+        "predictions.csv",
+    ]

@@ -98,15 +98,15 @@ def test_a_matrix_of_many_classes_is_drawn_and_read(browser, make_run, tmp_path)
     page = browser.open(write_report(tmp_path / "run").page)
     canvas = page.locator(".matrix canvas")
     canvas.scroll_into_view_if_needed()
-    picture = canvas.evaluate("(c) => c.toDataURL()")
+    pixels = canvas.evaluate("(c) => c.toDataURL()")
     page.get_by_placeholder("go to a class").fill("class 60")
     page.keyboard.press("Enter")
-    assert canvas.evaluate("(c) => c.toDataURL()") != picture
+    assert canvas.evaluate("(c) => c.toDataURL()") != pixels
     side = canvas.evaluate("(c) => c.clientWidth")
     canvas.hover(position={"x": 130 + (side - 130) / 2, "y": 130 + (side - 130) / 2})
     assert page.inner_text(".matrix .readout").startswith("true class 60, predicted class 60: ")
     page.get_by_role("button", name="whole matrix").click()
-    assert canvas.evaluate("(c) => c.toDataURL()") == picture
+    assert canvas.evaluate("(c) => c.toDataURL()") == pixels
     field = page.locator("#set0-classes .filter")
     field.fill("class 11")
     assert page.locator("#set0-classes tbody tr:visible").count() == 11
