@@ -1,6 +1,8 @@
 """Small real inputs that many tests use."""
 
+import importlib
 import logging
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -35,6 +37,12 @@ def own_surroundings(tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "datasets"))
     monkeypatch.setenv("IMGCLS_CACHE", "")
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def require():
+    """``require("captum")``: an optional package; without it a test is skipped, but fails in CI, which installs it."""
+    return importlib.import_module if os.environ.get("CI") else pytest.importorskip
 
 
 @pytest.fixture(scope="session")

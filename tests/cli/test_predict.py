@@ -81,10 +81,10 @@ def test_names_on_standard_input(run_verb, model, images, monkeypatch):
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_unreadable_images_are_named_counted_and_listed_and_nothing_else_is_lost(
-    run_verb, model, images, tmp_path, suffix
+    run_verb, model, images, tmp_path, suffix, require
 ):
     if suffix == "parquet":
-        pytest.importorskip("pyarrow")
+        require("pyarrow")
     Path(images[1]).write_bytes(b"no image")
     Path(images[5]).write_bytes(Path(images[5]).read_bytes()[:80])
     out = tmp_path / f"out.{suffix}"
@@ -158,7 +158,8 @@ def test_drawings(run_verb, model, images, tmp_path):
     assert np.abs(shown).mean() < 25
 
 
-def test_grad_cam_beside_what_the_network_saw(run_verb, model, images, tmp_path):
+def test_grad_cam_beside_what_the_network_saw(run_verb, model, images, tmp_path, require):
+    require("captum")
     Path(images[0]).write_bytes(b"")
     drawn = tmp_path / "drawn"
     code, *_ = run_verb("predict", model, *images[:3], "--save-images", drawn, "--cam", "-j", 0, "--device", "cpu")

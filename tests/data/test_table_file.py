@@ -39,8 +39,8 @@ def test_columns_are_mapped_and_equal(path):
     assert path.read_bytes() == file.getvalue(), "equal content gives equal bytes"
 
 
-def test_the_safetensors_library_reads_it(path):
-    safetensors = pytest.importorskip("safetensors.numpy")
+def test_the_safetensors_library_reads_it(path, require):
+    safetensors = require("safetensors.numpy")
     columns = safetensors.load_file(str(path))
     assert {name: column.tolist() for name, column in columns.items()} == {
         name: column.tolist() for name, column in COLUMNS.items()

@@ -1,6 +1,5 @@
 """Every command of the tutorial and every cell of the notebook runs, in an empty folder."""
 
-import importlib
 import os
 import re
 import shutil
@@ -46,9 +45,7 @@ def test_the_commands_of_getting_started_run(environment):
 
 
 @pytest.mark.slow
-def test_the_notebook_runs(environment):
-    # The docs extra is optional for a user, but CI installs it: there a missing package is a failure.
-    require = importlib.import_module if os.environ.get("CI") else pytest.importorskip
+def test_the_notebook_runs(environment, require):
     nbformat, nbclient, _ = map(require, ("nbformat", "nbclient", "ipykernel"))
     notebook = nbformat.read(DOCS / "quickstart.ipynb", as_version=4)
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(environment)}}).execute()

@@ -13,7 +13,8 @@ IMAGES = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=torc
 
 
 @pytest.fixture
-def classifier(tiny_cfg, save_classifier):
+def classifier(tiny_cfg, save_classifier, require):
+    require("captum")
     tiny_cfg.MODEL.CLSNET.INPUT_SIZE = 64
     return load_checkpoint_classifier(save_classifier(), "cpu")
 
@@ -30,7 +31,8 @@ def reference(model, images, labels):
 
 
 @pytest.mark.parametrize("conv_dim", [0, 16])
-def test_maps_are_those_of_the_formula(tiny_cfg, save_classifier, conv_dim):
+def test_maps_are_those_of_the_formula(tiny_cfg, save_classifier, conv_dim, require):
+    require("captum")
     tiny_cfg.MODEL.CLSNET.HEAD_CONV_DIM, tiny_cfg.MODEL.BACKBONE.FREEZE_AT = conv_dim, 2
     classifier = load_checkpoint_classifier(save_classifier(), "cpu")
     before = classifier.probabilities(IMAGES)

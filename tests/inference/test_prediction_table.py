@@ -50,8 +50,8 @@ def test_json_lines_and_file_names_that_are_not_utf_8(tmp_path):
     assert b"x\xff.png" in (tmp_path / "out.csv").read_bytes()
 
 
-def test_parquet(tmp_path):
-    parquet = pytest.importorskip("pyarrow.parquet")
+def test_parquet(tmp_path, require):
+    parquet = require("pyarrow.parquet")
     path = tmp_path / "out.parquet"
     write_rows(str(path), [*ROWS, {"file_name": "x\udcff.png"}] * 6000, 2, boxes=True, thresholds=True)
     table = parquet.read_table(path)

@@ -1,6 +1,5 @@
 """The page in a browser."""
 
-import importlib
 import json
 import os
 import shutil
@@ -45,15 +44,12 @@ class Browser:
 
 
 @pytest.fixture
-def browser():
+def browser(require):
+    api = require("playwright.sync_api")
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if os.environ.get("CI"):  # scripts/test.sh installs both there: a missing one is a failure
-        assert path, f"none of {BROWSERS} is installed"
-        api = importlib.import_module("playwright.sync_api")
-    else:
-        api = pytest.importorskip("playwright.sync_api")
-        if path is None:
-            pytest.skip(f"none of {BROWSERS} is installed")
+    if path is None:
+        assert not os.environ.get("CI"), "scripts/test.sh installs a browser there"
+        pytest.skip(f"none of {BROWSERS} is installed")
     with api.sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield Browser(chromium)

@@ -7,10 +7,7 @@ from torch import Tensor
 
 from imgcls.checkpoint.foreign.recipe import HEAD_CONV, LINEAR, Recipe, conv_norm, count_outputs
 
-_CONFIG = """\
-# {origin}
-MODEL:
-  META_ARCHITECTURE: "ClsNet"
+_NETWORK = """\
   BACKBONE:
     NAME: "build_timm_backbone"
     FREEZE_AT: 0
@@ -20,20 +17,7 @@ MODEL:
   MNET: # of the head's convolution
     ACTIVATION: "{activation}"
     NORM: "BN"
-    BN_EPS: 0.001
-  CLSNET:
-    NUM_CLASSES: {num_classes}
-    INPUT_SIZE: 224
-    HEAD: "softmax"
-    IN_FEATURES: ["blocks.6"]
-    HEAD_CONV_DIM: {head_conv_dim}
-  PIXEL_MEAN: {pixel_mean}
-  PIXEL_STD: {pixel_std}
-INPUT:
-  FORMAT: "{pixel_format}"
-  CROP_PCT: {crop_pct}
-VERSION: 2
-"""
+    BN_EPS: 0.001"""
 _ROWS = (1, 2, 2, 3, 3, 4, 1)  # blocks in each row of the paper's table (arXiv 1905.11946, table 1)
 # timm's names in a block without and with expansion: convolution and norm, in the order of the source's.
 _FIRST = (("conv_dw", "bn1"), ("conv_pw", "bn2"))
@@ -65,5 +49,6 @@ def read_efficientnet_lite0(state: Mapping[str, Tensor], _checkpoint: Mapping[st
         pixel_mean=[127.0, 127.0, 127.0],
         pixel_std=[128.0, 128.0, 128.0],
         resize="bicubic, antialiased",
-        template=_CONFIG,
+        network=_NETWORK,
+        feature="blocks.6",
     )

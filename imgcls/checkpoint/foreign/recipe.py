@@ -15,6 +15,21 @@ _CONFIG = """\
 # {origin}
 MODEL:
   META_ARCHITECTURE: "ClsNet"
+{network}
+  CLSNET:
+    NUM_CLASSES: {num_classes}
+    INPUT_SIZE: 224
+    HEAD: "softmax"
+    IN_FEATURES: ["{feature}"]
+    HEAD_CONV_DIM: {head_conv_dim}
+  PIXEL_MEAN: {pixel_mean}
+  PIXEL_STD: {pixel_std}
+INPUT:
+  FORMAT: "{pixel_format}"
+  CROP_PCT: {crop_pct}
+VERSION: 2
+"""
+_MOBILENET = """\
   BACKBONE:
     NAME: "build_mnetv{version}_backbone"
     FREEZE_AT: 0
@@ -25,20 +40,7 @@ MODEL:
     STEM_STRIDE: 2
     ACTIVATION: "{activation}"
     NORM: "BN"
-    BN_EPS: 0.00001
-  CLSNET:
-    NUM_CLASSES: {num_classes}
-    INPUT_SIZE: 224
-    HEAD: "softmax"
-    IN_FEATURES: ["mob5"]
-    HEAD_CONV_DIM: {head_conv_dim}
-  PIXEL_MEAN: {pixel_mean}
-  PIXEL_STD: {pixel_std}
-INPUT:
-  FORMAT: "{pixel_format}"
-  CROP_PCT: {crop_pct}
-VERSION: 2
-"""
+    BN_EPS: 0.00001"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,8 @@ class Recipe:
         extra: names of tensors that are not weights of the network; one that ends in a dot is a prefix.
         known: what the project's own code has where this has None, for messages.
         stated_by_file: whether the file itself holds the preprocessing, so that the user cannot state another one.
-        template: the config in YAML, to be filled in with the other attributes.
+        network: the part of the config that builds the backbone, in YAML; the other attributes are filled in.
+        feature: of the backbone, for the head.
     """
 
     expected: str
@@ -81,7 +84,8 @@ class Recipe:
     extra: Sequence[str] = ()
     known: str = ""
     stated_by_file: bool = False
-    template: str = _CONFIG
+    network: str = _MOBILENET
+    feature: str = "mob5"
 
     @property
     def has_head(self) -> bool:
@@ -90,7 +94,7 @@ class Recipe:
 
     def config(self) -> str:
         """Returns the config of the same network and preprocessing as YAML."""
-        return self.template.format(**vars(self))
+        return _CONFIG.format(**vars(self) | {"network": self.network.format(**vars(self))})
 
     def complete(self, stated: Stated) -> "Recipe":
         """Returns the recipe with what the user states.
