@@ -31,7 +31,7 @@ def main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
         "detector", metavar="DETECTOR",
         help="a detector's config file (or a name of the model zoo), or the checkpoint of one that imgcls trained",
     )  # fmt: skip
-    parser.add_argument("classifier", metavar="CLASSIFIER", help="a classifier's checkpoint, or an exported file")
+    parser.add_argument("classifier", metavar="CLASSIFIER", help="a classifier's checkpoint")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files, folders, globs in quotes, ...")
     parser.add_argument("--weights", metavar="FILE", default="", help="of the detector (default: MODEL.WEIGHTS)")
     parser.add_argument("-o", "--output", metavar="DIR", default="detections", help="folder (default: detections)")
@@ -74,7 +74,7 @@ def _run(args: argparse.Namespace) -> int:
     if source.endswith((".yaml", ".yml")):
         source = find_config_file(source, "DETECTOR")
     detector = load_detector(source, args.weights, args.device, args.allow_pickle)
-    predictor = Predictor.from_file(args.classifier, args.device)
+    predictor = Predictor.from_checkpoint(args.classifier, args.device)
     ranking = Ranking(predictor.info, args.topk)
     records = list_images(args.images, sys.stdin)
     write_text(target, "[]\n", "name another folder with --output")  # before the work, not after it

@@ -1,4 +1,4 @@
-"""``imgcls predict``: the classes of images, from a checkpoint or an exported file."""
+"""``imgcls predict``: the classes of images, from a classifier's checkpoint."""
 
 import argparse
 import logging
@@ -27,7 +27,7 @@ def main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
 
 
 def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    parser.add_argument("model", metavar="MODEL", help="a classifier's checkpoint, or a file of `imgcls export`")
+    parser.add_argument("model", metavar="MODEL", help="a classifier's checkpoint")
     parser.add_argument(
         "sources", metavar="SOURCE", nargs="+",
         help="image files, folders, globs in quotes, - for names on standard input, dataset names (folder:PATH, "
@@ -79,7 +79,7 @@ class _PredictCall:
         from imgcls.inference.predictor import Predictor
 
         self.args = args
-        self.predictor = Predictor.from_file(args.model, args.device)
+        self.predictor = Predictor.from_checkpoint(args.model, args.device)
         self.ranking = Ranking(self.predictor.info, args.topk, args.threshold)
         self.records = list_images(args.sources, sys.stdin, args.min_score)
         self.unreadable: list[str] = []

@@ -80,7 +80,7 @@ def predict_records(
     """Predicts records in batches; images that cannot be read become predictions with an ``error``.
 
     Args:
-        predictor: of a checkpoint or exported file.
+        predictor: crops the images and runs the network.
         records: see ``list_images``.
         ranking: makes the predictions.
         batch_size: images that go through the network together.

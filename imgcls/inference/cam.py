@@ -17,10 +17,10 @@ class GradCam:
     """Grad-CAM on the feature that the head pools, for any backbone.
 
     Args:
-        classifier: from a checkpoint; an exported file has no gradients.
+        classifier: from ``load_checkpoint_classifier``; others have no gradients.
 
     Raises:
-        UserError: captum is not installed, or the classifier is an exported file.
+        UserError: captum is not installed, or the classifier is not from a checkpoint.
     """
 
     def __init__(self, classifier: Classifier):
@@ -29,7 +29,7 @@ class GradCam:
         except ImportError:
             raise UserError('Grad-CAM needs captum: pip install -e ".[cam]"') from None
         if not isinstance(classifier, CheckpointClassifier):
-            raise UserError(f"{classifier.info.source}: an exported file has no gradients; Grad-CAM needs a checkpoint")
+            raise UserError(f"{classifier.info.source}: Grad-CAM needs the gradients of a network from a checkpoint")
         self.classifier = classifier
         model = classifier.model
         self._cam: Any = LayerGradCam(model.logits, model.head.pool)

@@ -15,11 +15,9 @@ from imgcls.inference.inputs import ImageInput, as_image, check_channel_order
 from imgcls.inference.prediction import Prediction, Ranking
 from imgcls.structures import stack
 
-EXPORTED_SUFFIXES = (".onnx", ".pt2", ".xml", ".ts")
-
 
 class Predictor:
-    """Predicts the classes of images, with every setting from the checkpoint or exported file.
+    """Predicts the classes of images, with every setting from the checkpoint.
 
     Images are resized and cropped exactly as in evaluation: with the same batch size, the probabilities are those of
     ``--eval-only`` bit for bit.
@@ -43,19 +41,6 @@ class Predictor:
     def from_checkpoint(cls, path: str | os.PathLike[str], device: str | None = None) -> "Predictor":
         """A predictor from a classifier's checkpoint; arguments and errors as ``load_checkpoint_classifier``."""
         return cls(load_checkpoint_classifier(os.fspath(path), device))
-
-    @classmethod
-    def from_exported(cls, path: str | os.PathLike[str], device: str | None = None) -> "Predictor":
-        """A predictor from a file that ``imgcls export`` wrote; arguments as ``from_checkpoint``."""
-        from imgcls.inference.exported import load_exported_classifier
-
-        return cls(load_exported_classifier(os.fspath(path), device))
-
-    @classmethod
-    def from_file(cls, path: str | os.PathLike[str], device: str | None = None) -> "Predictor":
-        """A predictor from a checkpoint or an exported file, by the suffix of the name."""
-        exported = os.fspath(path).endswith(EXPORTED_SUFFIXES)
-        return cls.from_exported(path, device) if exported else cls.from_checkpoint(path, device)
 
     @property
     def info(self) -> ClassifierInfo:

@@ -43,7 +43,7 @@ def read_run_data(cfg: CfgNode) -> Datasets:
         raise UserError(f"DATASETS.TRAIN cannot be read: {type(error).__name__}: {error}") from error
 
 
-def draw_training_images(cfg: CfgNode, datasets: Datasets) -> TrainingImages:
+def build_training_images(cfg: CfgNode, datasets: Datasets) -> TrainingImages:
     """Draws images of all training sets, the same ones and the same augmentations each time.
 
     Args:

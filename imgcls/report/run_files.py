@@ -39,6 +39,11 @@ class Results:
     content: dict[str, Any]
 
     @property
+    def path(self) -> Path:
+        """Its JSON, the last file that an evaluation writes."""
+        return self.folder / _FILES[self.task]
+
+    @property
     def classes(self) -> list[str]:
         """The class names, index = label."""
         return [row["class"] for row in self.content["per_class"]]

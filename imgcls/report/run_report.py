@@ -13,7 +13,7 @@ from imgcls.config import load_cfg
 from imgcls.data.dataset import Dataset, Datasets
 from imgcls.errors import UserError
 from imgcls.report import markup
-from imgcls.report.augmented import TrainingImages, draw_training_images, read_run_data
+from imgcls.report.augmented import TrainingImages, build_training_images, read_run_data
 from imgcls.report.curves import Series, loss_series, metric_series
 from imgcls.report.line_chart import line_chart
 from imgcls.report.page import build_page, write_page
@@ -133,7 +133,7 @@ def _summary(run: RunFiles, images: TrainingImages) -> str:
     pairs = [("network", markup.name(_network(run)))] if run.config else []
     pairs += [(f"training set {n}", f"{count:,} images") for n, count in images.counts.items()]
     for results in run.results:
-        evaluated = datetime.fromtimestamp((results.folder / "predictions.csv").stat().st_mtime)
+        evaluated = datetime.fromtimestamp(results.path.stat().st_mtime)
         count = f"{results.content['num_images']:,} images, {len(results.classes):,} classes"
         pairs.append(
             (f"test set {results.name or _only(run)}".strip(), f"{count}, evaluated {evaluated:%Y-%m-%d %H:%M}")
@@ -194,7 +194,7 @@ def _read_training_images(run: RunFiles, datasets: Datasets | None) -> tuple[Tra
         datasets = datasets or read_run_data(cfg)
     except UserError as error:
         return TrainingImages(reason=str(error)), None
-    return draw_training_images(cfg, datasets), datasets
+    return build_training_images(cfg, datasets), datasets
 
 
 def _find_dataset(results: Results, datasets: Datasets | None) -> Dataset | None:

@@ -80,12 +80,12 @@ def test_an_overlay_keeps_the_image_below_the_map():
     assert np.array_equal(overlay(pixels, heat, strength=0.0), pixels)
 
 
-def test_a_missing_package_and_an_exported_file_are_one_line(classifier, monkeypatch):
-    class Exported:
+def test_a_missing_package_and_a_classifier_without_gradients_are_one_line(classifier, monkeypatch):
+    class Other:
         info = classifier.info
 
-    with pytest.raises(UserError, match="an exported file has no gradients; Grad-CAM needs a checkpoint"):
-        GradCam(Exported())
+    with pytest.raises(UserError, match="Grad-CAM needs the gradients of a network from a checkpoint"):
+        GradCam(Other())
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     with pytest.raises(UserError, match=r'Grad-CAM needs captum: pip install -e "\.\[cam\]"'):
         GradCam(classifier)

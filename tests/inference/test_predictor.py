@@ -1,6 +1,4 @@
 import copy
-import sys
-import types
 
 import cv2
 import numpy as np
@@ -8,7 +6,6 @@ import pytest
 import torch
 from PIL import Image
 
-import imgcls
 from imgcls.cli.train import main as train
 from imgcls.data.image import BadImageError, read_image
 from imgcls.engine import Trainer, evaluate, resolve_from_data
@@ -227,15 +224,6 @@ def test_probabilities_that_are_not_numbers_are_refused():
     classifier.probabilities = lambda images: torch.full((len(images), 3), float("nan"))
     with pytest.raises(UserError, match="0: its probabilities are not finite numbers"):
         Predictor(classifier)(RED, channel_order="RGB")
-
-
-def test_an_exported_file_is_read_by_its_own_module(monkeypatch):
-    module = types.ModuleType("imgcls.inference.exported")
-    opened = []
-    module.load_exported_classifier = lambda path, device=None: opened.append((path, device)) or FakeClassifier()
-    monkeypatch.setitem(sys.modules, "imgcls.inference.exported", module)
-    predictor = imgcls.Predictor.from_exported("model.onnx", device="cpu")
-    assert opened == [("model.onnx", "cpu")] and predictor.info.source == "fake"
 
 
 def test_default_predictor_of_detectron2_is_refused_in_one_line(tiny_cfg, save_classifier, mixed_images):
