@@ -4,6 +4,7 @@ import difflib
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import yaml
 from detectron2.config import CfgNode
@@ -15,14 +16,14 @@ LAST_STAGE = "mob5"
 _logger = logging.getLogger(__name__)
 
 
-def load_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
+def load_cfg(config_file: str, opts: Sequence[Any] = ()) -> CfgNode:
     """Merges the defaults with a YAML file (and its ``_BASE_``) and with ``KEY VALUE`` pairs.
 
     A file with Python tags is refused; with detectron2's default, such tags would run code.
 
     Args:
         config_file: path of the YAML file; empty for the defaults alone.
-        opts: alternating keys and values, as on detectron2's command line.
+        opts: alternating keys and values, as on detectron2's command line; values may also be Python objects.
 
     Raises:
         ValueError: a key is unknown, a value has another type, the YAML is invalid or unsafe, or ``opts`` is odd.
@@ -52,8 +53,8 @@ def _merge_file(cfg: CfgNode, path: str) -> None:
         raise UserError(f"{path}: {_explain(cfg, error)}") from error
 
 
-def _merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
-    flag = next((opt for opt in opts if opt.startswith("--")), None)
+def _merge_opts(cfg: CfgNode, opts: Sequence[Any]) -> None:
+    flag = next((opt for opt in opts if isinstance(opt, str) and opt.startswith("--")), None)
     if flag:
         raise UserError(f"{flag} comes after {opts[0]}; write flags before the first KEY VALUE pair")
     if len(opts) % 2:

@@ -27,6 +27,11 @@ def test_no_file_and_no_options_give_the_default():
     assert load_cfg("") == get_cfg()
 
 
+def test_values_of_overrides_may_be_python_objects():
+    cfg = load_cfg("", ["SOLVER.BASE_LR", 0.5, "DATASETS.TRAIN", ("folder:x",)])
+    assert (cfg.SOLVER.BASE_LR, cfg.DATASETS.TRAIN) == (0.5, ("folder:x",))
+
+
 def test_a_missing_file_or_base_is_an_error(yaml_file):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml: no such file"):
         load_cfg("nowhere.yaml")
