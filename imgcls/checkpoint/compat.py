@@ -13,6 +13,7 @@ import yaml
 from detectron2.config import CfgNode
 from torch import nn
 
+from imgcls.config.defaults import get_cfg
 from imgcls.config.load import LAST_STAGE
 from imgcls.errors import UserError
 
@@ -99,7 +100,9 @@ _TABLE: dict[Effect, tuple[str, ...]] = {
         "MODEL.TIMM.CHECKPOINT",  # as MODEL.WEIGHTS: what training started from
         "MODEL.TIMM.PRETRAINED",
         "MODEL.WEIGHTS",
+        "MODEL.WEIGHTS_PREPROCESSING",
         "OUTPUT_DIR",
+        "SOLVER.CHECKPOINT_EPOCHS",
         "SOLVER.CHECKPOINT_PERIOD",
         "SOLVER.KEEP_CHECKPOINTS",
         "SOLVER.LOG_PERIOD",
@@ -117,6 +120,8 @@ class Use(Enum):
 
     # A backbone without its head: hand-off to a detector, or a new head.
     BACKBONE = (Effect.PREPROCESSING, Effect.BACKBONE)
+    # A classifier whose linear layer starts new, because it is trained on other classes.
+    OTHER_CLASSES = (*BACKBONE, Effect.NETWORK)
     # A whole classifier or detector: evaluation, fine-tuning (of a classifier), prediction, export.
     CLASSIFIER = (*BACKBONE, Effect.NETWORK, Effect.CLASSIFIER)
     DETECTOR = (*BACKBONE, Effect.NETWORK, Effect.DETECTOR)
@@ -222,16 +227,20 @@ def advise(saved: Settings, current: Settings, use: Use) -> str:
     wrong = find_differences(saved, current, shapes.union(use.value))
     if wrong:
         other_classes = use is Use.CLASSIFIER and "MODEL.CLSNET.NUM_CLASSES" in wrong
-        backbone = "; to train on other classes, take its backbone: imgcls export-backbone" if other_classes else ""
-        return f"to use it set {_lines(saved, wrong)}{backbone}"
+        training = "; to train on other classes, start a training from it" if other_classes else ""
+        return f"to use it set {_lines(saved, wrong)}{training}"
     builder = saved.get("MODEL.BACKBONE.NAME", "")
     hint = f" ({builder} in the checkpoint)" if builder else ""
     return f"check MODEL.BACKBONE.NAME{hint}, MODEL.MNET.WIDTH_MULT, DEPTH_MULT, BLOCKS and OUT_FEATURES"
 
 
 def changed_keys(saved: Settings, current: Settings) -> dict[str, tuple[Any, Any]]:
-    """The keys that differ and affect the result of a run, with saved and current value; ``ABSENT`` for no value."""
-    pairs = {key: (saved.get(key, ABSENT), current.get(key, ABSENT)) for key in sorted({*saved, *current})}
+    """The keys that differ and affect the result of a run, with saved and current value; ``ABSENT`` for no value.
+
+    A key of this version that an older one lacked is left out if it has its default, with which nothing changes.
+    """
+    before = {**build_expected(get_cfg()), **saved}
+    pairs = {key: (before.get(key, ABSENT), current.get(key, ABSENT)) for key in sorted({*saved, *current})}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1] and effect_of(key) is not Effect.NOTHING}
 
 

@@ -14,6 +14,7 @@ from imgcls.checkpoint.compat import Settings, Use, advise, build_contract, chan
 from imgcls.checkpoint.handoff import check_fit, check_loaded, find_backbone
 from imgcls.errors import UserError
 
+_LINEAR = ("head.linear.weight", "head.linear.bias")
 _logger = logging.getLogger(__name__)
 
 
@@ -78,13 +79,22 @@ class _SettingsCheckpointer(RunCheckpointer):
 
 
 class ClsCheckpointer(_SettingsCheckpointer):
-    """Writes and reads checkpoints of a ``ClsNet``; class names and every tensor are checked on reading."""
+    """Writes and reads checkpoints of a ``ClsNet``; class names and every tensor are checked on reading.
+
+    A training may start from a classifier of other classes: those with the same name keep their place in the head if
+    all names are the same, and otherwise the linear layer of the head starts new.
+    """
+
+    # What to do with the rows of the linear layer in the file that is being read: None keeps them as they are, an empty
+    # list leaves them out, and another list has the row of each class.
+    _rows: list[int] | None = None
 
     def _check_resumable(self, checkpoint: Mapping[str, Any], path: str) -> None:
         require(checkpoint, ["imgcls"], path)
         super()._check_resumable(checkpoint, path)
 
     def _check(self, checkpoint: Mapping[str, Any]) -> None:
+        self._rows = None
         kind, info = kind_of(checkpoint), checkpoint.get("imgcls")
         if kind == "detector":
             raise UserError(f"{self.source} is a detector's checkpoint; a ClsNet takes a classifier's or a backbone's")
@@ -95,10 +105,29 @@ class ClsCheckpointer(_SettingsCheckpointer):
                 self.source,
             )
             return
-        use = Use.CLASSIFIER if kind == "classifier" else Use.BACKBONE
-        check_settings(read_settings(info), self.expected, self.source, use)
+        use = Use.BACKBONE
         if kind == "classifier":
-            self._check_classes(info["classes"])
+            use = Use.CLASSIFIER
+            if self._must_be_whole:
+                self._check_classes(info["classes"])
+            else:
+                self._rows = self._match_classes(info["classes"])
+                use = Use.OTHER_CLASSES if self._rows == [] else use
+        check_settings(read_settings(info), self.expected, self.source, use)
+
+    def _match_classes(self, saved: Sequence[str]) -> list[int] | None:
+        """What a training does with the head of a classifier of these classes; see ``_rows``."""
+        current = self.info["classes"]
+        if list(saved) == list(current):
+            return None
+        if sorted(saved) == sorted(current):
+            _logger.info("%s has the same %d classes in another order; matched by name", self.source, len(saved))
+            return [saved.index(name) for name in current]
+        _logger.info(
+            "%s was trained on %d classes, and the data has %d other ones: the linear layer of the head starts new",
+            self.source, len(saved), len(current),
+        )  # fmt: skip
+        return []
 
     def _check_classes(self, saved: Sequence[str]) -> None:
         """Refuses other names or another order of as many classes: the tensors would fit, but with wrong labels."""
@@ -114,11 +143,20 @@ class ClsCheckpointer(_SettingsCheckpointer):
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         has_head = kind_of(checkpoint) == "classifier"
+        if self._rows is not None:
+            tensors = checkpoint["model"].items()
+            checkpoint["model"] = {
+                key: tensor[self._rows] if key.endswith(_LINEAR) else tensor
+                for key, tensor in tensors
+                if self._rows or not key.endswith(_LINEAR)
+            }
         incompatible = super()._load_model(checkpoint)
         shapes = {key for key, *_ in incompatible.incorrect_shapes}  # fvcore counts these as missing, too
         missing = [key for key in drop_counters(incompatible.missing_keys) if key not in shapes]
         if not has_head:  # a backbone checkpoint: the head keeps its initial values
             missing = [key for key in missing if not key.startswith("head.")]
+        if self._rows == []:
+            missing = [key for key in missing if not key.endswith(_LINEAR)]
         wrong = [f"{key} has shape {found}, the model {wanted}" for key, found, wanted in incompatible.incorrect_shapes]
         wrong += [f"{key} is missing" for key in missing]
         wrong += [f"{key} is unknown" for key in drop_counters(incompatible.unexpected_keys)]

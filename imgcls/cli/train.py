@@ -8,8 +8,8 @@ from imgcls.errors import exit_on_user_error
 
 _EXAMPLE = """\
 example:
-  imgcls train --config-file ImageNet/mnetv1_050.yaml --num-gpus 8 \\
-      DATASETS.TRAIN "('folder:images/train',)" DATASETS.TEST "('folder:images/val',)" MODEL.CLSNET.NUM_CLASSES -1
+  imgcls train own_images.yaml DATASETS.TRAIN folder:images OUTPUT_DIR output/mine
+  imgcls train --config-file ImageNet/mnetv1_050.yaml --num-gpus 8
 """
 
 
@@ -29,7 +29,9 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     parser.prog = prog or parser.prog
     parser.set_defaults(dist_url="auto")
     add_common_flags(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    take_config_file(args, args.opts)
+    return args
 
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +41,12 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read MODEL.WEIGHTS even if it holds Python objects; reading them can run code in the file",
     )
+
+
+def take_config_file(args: argparse.Namespace, opts: list[str]) -> None:
+    """Moves a config that was given without its flag, as in ``imgcls train own_images.yaml``, from ``opts``."""
+    if not args.config_file and opts and opts[0].endswith((".yaml", ".yml")):
+        args.config_file = opts.pop(0)
 
 
 def start(run: Callable[[argparse.Namespace], Any], args: argparse.Namespace, backend: str | None = None) -> Any:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from imgcls.cli.train import add_common_flags, start
+from imgcls.cli.train import add_common_flags, start, take_config_file
 from imgcls.errors import UserError, UserFileNotFoundError, exit_on_user_error
 
 _EXAMPLE = """\
@@ -59,6 +59,9 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     """
     args = _parser(prog).parse_intermixed_args(argv)
     rest = args.rest
+    take_config_file(args, rest)
+    if not args.config_file:
+        raise UserError("--config-file is missing; give a YAML file, or a name of the model zoo")
     data = _data_opts(rest.pop(0)) if len(rest) % 2 else []
     flags = [part for _, _, key, _ in _KEYS if (value := getattr(args, key)) is not None for part in (key, repr(value))]
     args.num_gpus = 1
@@ -88,7 +91,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="a YAML file, or a name of the model zoo")
+    parser.add_argument("--config-file", default="", metavar="FILE", help="a YAML file, or a name of the model zoo")
     for flags, kind, key, text in _KEYS:
         parser.add_argument(*flags, type=kind, dest=key, metavar="N", help=f"{key}: {text}" if text else key)
     add = parser.add_argument

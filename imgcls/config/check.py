@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import detectron2.config
@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 from fvcore.common.registry import Registry
 
+from imgcls.config.defaults import get_cfg
 from imgcls.errors import UserError
 
 ACTIVATIONS = ("relu6", "relu", "leaky_relu")
@@ -18,6 +19,7 @@ AUGMENTATIONS = ("none", "trivialaugment", "randaugment")
 FORMATS = ("BGR", "RGB")
 HEADS = ("softmax", "sigmoid")
 PRECISIONS = ("float16", "bfloat16")
+PREPROCESSING = ("check", "adopt")
 # The names that detectron2 0.6 and its main branch share.
 NORMS = ("BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
 
@@ -32,6 +34,22 @@ _UNUSED = (
     "MODEL.KEYPOINT_ON",
     "TEST.AUG.ENABLED",
     "VIS_PERIOD",
+)
+# Keys of ours that only a ClsNet uses.
+_CLASSIFIER_ONLY = (
+    "DATALOADER.BAD_IMAGES",
+    "DATASETS.VAL_FRACTION",
+    "INPUT.AUGMENTATION",
+    "INPUT.RANDOM_ERASING",
+    "MODEL.WEIGHTS_PREPROCESSING",
+    "SOLVER.BACKBONE_MULTIPLIER",
+    "SOLVER.CHECKPOINT_EPOCHS",
+    "SOLVER.EPOCHS",
+    "SOLVER.HEAD_ONLY_EPOCHS",
+    "SOLVER.STEP_EPOCHS",
+    "SOLVER.WARMUP_EPOCHS",
+    "TEST.EVAL_EPOCHS",
+    "TEST.SAVE_PROBABILITIES",
 )
 _MULTILABEL_METRICS = (
     "mAP",
@@ -59,9 +77,11 @@ def check_cfg(cfg: CfgNode, resolved: bool = False) -> None:
     _check_registered("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY)
     _check_registered("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY)
     if cfg.MODEL.META_ARCHITECTURE == "ClsNet":
-        _check_unused(cfg)
+        _check_unused(cfg, _UNUSED, detectron2.config.get_cfg())
         _check_warmup(cfg.SOLVER, resolved)
         _check_clsnet(cfg)
+    else:
+        _check_unused(cfg, _CLASSIFIER_ONLY, get_cfg())
 
 
 def check_best_metric(cfg: CfgNode) -> None:
@@ -110,12 +130,12 @@ def _check_registered(key: str, name: str, registry: Registry) -> None:
         raise UserError(f"{key} is {name!r}; {hint}registered are {', '.join(sorted(known))}")
 
 
-def _check_unused(cfg: CfgNode) -> None:
-    defaults = detectron2.config.get_cfg()
-    for key in _UNUSED:
+def _check_unused(cfg: CfgNode, keys: Sequence[str], defaults: CfgNode) -> None:
+    for key in keys:
         value, default = _get(cfg, key), _get(defaults, key)
         if value != default:
-            raise UserError(f"{key} is {value!r}; allowed: {default!r}, because a ClsNet does not use this key")
+            model = cfg.MODEL.META_ARCHITECTURE
+            raise UserError(f"{key} is {value!r}; allowed: {default!r}, because a {model} does not use this key")
 
 
 def _check_warmup(solver: CfgNode, resolved: bool) -> None:
@@ -148,6 +168,11 @@ def _check_clsnet(cfg: CfgNode) -> None:
         if len(cfg.MODEL[key]) != 3:
             came = list(cfg.MODEL[key])
             raise UserError(f"MODEL.{key} is {came}; allowed: three numbers, in the order of INPUT.FORMAT")
+    timm = cfg.MODEL.TIMM
+    if cfg.MODEL.WEIGHTS_PREPROCESSING == "adopt" and not cfg.MODEL.WEIGHTS and (timm.PRETRAINED or timm.CHECKPOINT):
+        raise UserError(
+            "MODEL.WEIGHTS_PREPROCESSING is 'adopt', which reads MODEL.WEIGHTS and not timm's weights; allowed: 'check'"
+        )
     if clsnet.HEAD == "softmax" and clsnet.POS_WEIGHT is not None:
         raise UserError("MODEL.CLSNET.POS_WEIGHT is for MODEL.CLSNET.HEAD 'sigmoid'; set it to None for 'softmax'")
     if clsnet.HEAD == "sigmoid" and clsnet.LABEL_SMOOTHING:
@@ -209,6 +234,8 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
         'numbers above 0, one per class, "auto", or None',
         lambda v: v is None or v == "auto" or (isinstance(v, (list, tuple)) and all(map(_above_zero, v))),
     ),
+    ("MODEL.WEIGHTS_PREPROCESSING", f"one of {list(PREPROCESSING)}", lambda v: v in PREPROCESSING),
+    ("DATASETS.VAL_FRACTION", "a number from 0 to below 1", lambda v: _fraction(v) and v < 1),
     ("MODEL.PIXEL_STD", "numbers above 0, one per channel", _list_of(_above_zero)),
     ("INPUT.RANDOM_FLIP", "'none', 'horizontal' or 'vertical'", lambda v: v in ("none", "horizontal", "vertical")),
     ("INPUT.CROP_PCT", "a number above 0, at most 1", lambda v: _above_zero(v) and v <= 1),
@@ -225,11 +252,15 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
         "() for SOLVER.STEPS, or whole numbers from 1 in ascending order",
         lambda v: _list_of(_integer_from(1), empty=True)(v) and list(v) == sorted(v),
     ),
+    ("SOLVER.CHECKPOINT_EPOCHS", "a whole number from 1, or 0 for SOLVER.CHECKPOINT_PERIOD", _integer_from(0)),
+    ("SOLVER.HEAD_ONLY_EPOCHS", "a whole number from 0", _integer_from(0)),
+    ("SOLVER.BACKBONE_MULTIPLIER", "a number above 0", _above_zero),
     ("SOLVER.ACCUM_STEPS", "a whole number from 1", _integer_from(1)),
     ("SOLVER.EMA_DECAY", "a number from 0 to below 1", lambda v: _fraction(v) and v < 1),
     ("SOLVER.KEEP_CHECKPOINTS", "a whole number from 0", _integer_from(0)),
     ("SOLVER.LOG_PERIOD", "a whole number from 1", _integer_from(1)),
     ("SOLVER.AMP.PRECISION", f"one of {list(PRECISIONS)}", lambda v: v in PRECISIONS),
+    ("TEST.EVAL_EPOCHS", "a whole number from 1, or 0 for TEST.EVAL_PERIOD", _integer_from(0)),
     ("TEST.PATIENCE", "a whole number from 0", _integer_from(0)),
     ("TEST.TOPK", "whole numbers from 1", _list_of(_integer_from(1))),
     ("TEST.THRESHOLD", "a number from 0 to 1", _fraction),

@@ -16,7 +16,7 @@ def add_imgcls_config(cfg: CfgNode) -> None:
     _add_mnet(cfg)
     _add_timm(cfg)
     _add_clsnet(cfg)
-    _add_input(cfg)
+    _add_data(cfg)
     _add_solver(cfg)
     _add_test(cfg)
 
@@ -81,6 +81,9 @@ def _add_clsnet(cfg: CfgNode) -> None:
     # Weight of the positives in the sigmoid loss: a list with one value per class, "auto" for negatives / positives in
     # the training set, or None for 1.
     cfg.MODEL.CLSNET.POS_WEIGHT = None
+    # What to do if MODEL.WEIGHTS was trained with other INPUT.FORMAT, MODEL.PIXEL_MEAN or MODEL.PIXEL_STD than those of
+    # the config: "check" refuses it, and "adopt" uses those of the weights, which must have been saved by imgcls.
+    cfg.MODEL.WEIGHTS_PREPROCESSING = "check"
     # Uses the channels-last memory format, which makes convolutions faster. Results are equal up to rounding.
     cfg.MODEL.CHANNELS_LAST = True
     # Compiles backbone and head of a classifier with torch.compile, which takes minutes at the start. On a CPU this
@@ -88,7 +91,10 @@ def _add_clsnet(cfg: CfgNode) -> None:
     cfg.MODEL.COMPILE = False
 
 
-def _add_input(cfg: CfgNode) -> None:
+def _add_data(cfg: CfgNode) -> None:
+    # Share of each training set, by class, that is held out for evaluation where DATASETS.TEST is empty, for example
+    # 0.2. Which images depends on SEED only. 0 holds out nothing.
+    cfg.DATASETS.VAL_FRACTION = 0.0
     # Evaluation resizes the short side to MODEL.CLSNET.INPUT_SIZE / CROP_PCT and crops the centre.
     cfg.INPUT.CROP_PCT = 0.875
     # Range of the area of the random training crop, as a fraction of the image.
@@ -112,6 +118,14 @@ def _add_solver(cfg: CfgNode) -> None:
     cfg.SOLVER.WARMUP_EPOCHS = -1
     # Epochs at which the learning rate drops, instead of SOLVER.STEPS. () uses SOLVER.STEPS.
     cfg.SOLVER.STEP_EPOCHS = ()
+    # Epochs between two checkpoints, instead of SOLVER.CHECKPOINT_PERIOD. 0 uses SOLVER.CHECKPOINT_PERIOD; train_net.py
+    # also saves at the end of each epoch then.
+    cfg.SOLVER.CHECKPOINT_EPOCHS = 0
+    # Number of epochs at the start in which only the head is trained, while the backbone and its batch norms stay as
+    # they are.
+    cfg.SOLVER.HEAD_ONLY_EPOCHS = 0
+    # Factor on the learning rate of the backbone, for fine-tuning.
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
     # Gradient accumulation: each batch of SOLVER.IMS_PER_BATCH images is split into this many parts, which go through
     # the network one after the other before the optimizer steps.
     cfg.SOLVER.ACCUM_STEPS = 1
@@ -126,6 +140,9 @@ def _add_solver(cfg: CfgNode) -> None:
 
 
 def _add_test(cfg: CfgNode) -> None:
+    # Epochs between two evaluations, instead of TEST.EVAL_PERIOD. 0 uses TEST.EVAL_PERIOD; if that is 0 as well,
+    # train_net.py evaluates at the end of each epoch.
+    cfg.TEST.EVAL_EPOCHS = 0
     # Values of k for the top-k accuracies of a softmax head. Those above the number of classes are left out.
     cfg.TEST.TOPK = [1, 5]
     # A sigmoid head predicts a class where its probability is above this value.

@@ -1,9 +1,13 @@
 """Loads a config from a YAML file and the command line, with errors that name the key."""
 
+import ast
 import difflib
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 import yaml
@@ -19,7 +23,8 @@ _logger = logging.getLogger(__name__)
 def load_cfg(config_file: str, opts: Sequence[Any] = ()) -> CfgNode:
     """Merges the defaults with a YAML file (and its ``_BASE_``) and with ``KEY VALUE`` pairs.
 
-    A file with Python tags is refused; with detectron2's default, such tags would run code.
+    A file with Python tags is refused; with detectron2's default, such tags would run code. A plain string is accepted
+    where a config has a list of names: ``DATASETS.TRAIN folder:images`` means ``("folder:images",)``.
 
     Args:
         config_file: path of the YAML file; empty for the defaults alone.
@@ -40,7 +45,12 @@ def _merge_file(cfg: CfgNode, path: str) -> None:
     if not os.path.isfile(path):
         raise UserFileNotFoundError(f"--config-file {path}: no such file")
     try:
-        cfg.merge_from_file(path, allow_unsafe=False)
+        loaded = CfgNode(CfgNode.load_yaml_with_base(path, allow_unsafe=False))
+        if loaded.get("VERSION", cfg.VERSION) == cfg.VERSION:
+            _wrap_names(loaded, cfg)
+            cfg.merge_from_other_cfg(loaded)
+        else:
+            cfg.merge_from_file(path, allow_unsafe=False)  # converts keys of detectron2's first config version
     except FileNotFoundError as error:
         raise UserFileNotFoundError(f"{path}: its _BASE_ {error.filename} does not exist") from error
     except yaml.constructor.ConstructorError as error:
@@ -64,10 +74,26 @@ def _merge_opts(cfg: CfgNode, opts: Sequence[Any]) -> None:
     for key, value in zip(opts[::2], opts[1::2], strict=True):
         if key not in _keys(cfg):
             raise UserError(_unknown_key(cfg, key))
+        node, _, name = key.rpartition(".")
         try:
-            cfg.merge_from_list([key, value])
+            override = CfgNode({name: value})
+            _wrap_names(override, reduce(getitem, filter(None, node.split(".")), cfg))
+            cfg.merge_from_list([key, override[name]])
         except (KeyError, ValueError, AssertionError) as error:
             raise UserError(f"{key} {value}: {_explain(cfg, error)}") from error
+
+
+def _wrap_names(values: CfgNode, defaults: CfgNode) -> None:
+    """Puts a plain string into a list, in place, where the default is a list or tuple of names."""
+    for key, value in values.items():
+        default = defaults.get(key)
+        if isinstance(value, CfgNode) and isinstance(default, CfgNode):
+            _wrap_names(value, default)
+        elif isinstance(value, str) and isinstance(default, (list, tuple)) and all(isinstance(d, str) for d in default):
+            with suppress(ValueError, SyntaxError):  # otherwise it is a list, written as Python text
+                value = ast.literal_eval(value)
+            if isinstance(value, str):
+                values[key] = [value] if value else []
 
 
 def _explain(cfg: CfgNode, error: Exception) -> str:
@@ -76,8 +102,6 @@ def _explain(cfg: CfgNode, error: Exception) -> str:
     message = str(error.args[0]) if error.args else type(error).__name__
     if isinstance(error, KeyError) and "Non-existent config key: " in message:
         return _unknown_key(cfg, message.rsplit(": ", 1)[1])
-    if "DATASETS.T" in message:
-        message += '; write a list of sets: "(\'folder:PATH\',)" on the command line, ["folder:PATH"] in YAML'
     return " ".join(message.split())
 
 

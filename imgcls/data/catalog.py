@@ -19,6 +19,7 @@ from imgcls.data.readers.imagenet import read_imagenet
 from imgcls.data.readers.json_file import read_json
 from imgcls.data.readers.record_check import check_records
 from imgcls.data.shards.reader import read_shards
+from imgcls.data.split import parse_part
 from imgcls.errors import UserError
 
 BUILTIN: dict[str, Callable[[], RawDataset]] = {
@@ -85,8 +86,8 @@ def read_datasets(train: Sequence[str], test: Sequence[str]) -> Datasets:
     """Reads each dataset of a run once; in a distributed run every rank gets the same.
 
     The names are those of ``DATASETS.TRAIN`` and ``DATASETS.TEST``, as for `get_dataset`. All sets are labelled with
-    the classes of the first training set. Records that a reader returned as a list are serialised, so that loader
-    workers share them.
+    the classes of the first training set. A dataset of which several parts are named is read once. Records that a
+    reader returned as a list are serialised, so that loader workers share them.
 
     Raises:
         UserError: no training set is named, the ranks see different content, or an error of `get_dataset`.
@@ -94,11 +95,12 @@ def read_datasets(train: Sequence[str], test: Sequence[str]) -> Datasets:
     if not train:
         raise UserError("DATASETS.TRAIN names no set; name at least one, the classes are taken from the first")
     datasets: dict[str, Dataset] = {}
+    wholes: dict[str, RawDataset] = {}
     logged: set[str] = set()
     for name in (*train, *test):
         if name not in datasets:
             classes = datasets[train[0]].classes if datasets else None
-            dataset = read_on_all_ranks(name, partial(_read_serialized, name, classes))
+            dataset = read_on_all_ranks(name, partial(_read_serialized, name, classes, wholes))
             datasets[name] = replace(dataset, logged=logged)
             _register(datasets[name], classes)
     return Datasets(tuple(datasets[name] for name in train), tuple(datasets[name] for name in test))
@@ -109,7 +111,8 @@ def get_dataset(name: str, classes: Sequence[str] | None = None) -> Dataset:
 
     Args:
         name: ``folder:PATH``, ``json:PATH``, ``csv:PATH``, ``coco:ANNOTATIONS.json:IMAGE_ROOT``,
-            ``shards:PATH/{000000..000127}.tar`` or a registered name.
+            ``shards:PATH/{000000..000127}.tar`` or a registered name; with ``@0.8`` or ``@-0.2`` at the end, a part of
+            it (see `parse_part`).
         classes: None for a training set, which keeps its own classes in their order. For any other set, the training
             classes: its labels are mapped by class name if the source has names; otherwise they are indices.
 
@@ -121,12 +124,23 @@ def get_dataset(name: str, classes: Sequence[str] | None = None) -> Dataset:
     return dataset
 
 
-def read_raw_dataset(name: str, training: bool) -> RawDataset:
-    """Reads a dataset with its own classes; the arguments are those of `get_dataset` and `read_folder`.
+def read_raw_dataset(name: str, training: bool, wholes: dict[str, RawDataset] | None = None) -> RawDataset:
+    """Reads a dataset with its own classes.
+
+    Args:
+        name: as for `get_dataset`.
+        training: as for `read_folder`.
+        wholes: datasets of which a part was read before, by name; if this name is a part of another, it is added.
 
     Raises:
         UserError: the name is unknown, or the source cannot be read.
     """
+    part = parse_part(name) if user_function(name) is None else None
+    if part is not None:
+        wholes = {} if wholes is None else wholes
+        if part.whole not in wholes:
+            wholes[part.whole] = read_raw_dataset(part.whole, training)
+        return part.take(name, wholes[part.whole])
     prefix, colon, path = name.partition(":")
     readers: dict[str, Callable[[str], RawDataset]] = {
         "folder": partial(read_folder, training=training),
@@ -150,12 +164,12 @@ def read_raw_dataset(name: str, training: bool) -> RawDataset:
     raise UserError(f"unknown dataset {name!r}: {hint}allowed are {', '.join(_FORMS)} and {', '.join(sorted(known))}")
 
 
-def _read(name: str, classes: Sequence[str] | None) -> Dataset:
-    return to_dataset(name, read_raw_dataset(name, training=classes is None), classes)
+def _read(name: str, classes: Sequence[str] | None, wholes: dict[str, RawDataset] | None = None) -> Dataset:
+    return to_dataset(name, read_raw_dataset(name, classes is None, wholes), classes)
 
 
-def _read_serialized(name: str, classes: Sequence[str] | None) -> Dataset:
-    dataset = _read(name, classes)
+def _read_serialized(name: str, classes: Sequence[str] | None, wholes: dict[str, RawDataset]) -> Dataset:
+    dataset = _read(name, classes, wholes)
     if isinstance(dataset.records, StoredRecords):
         return dataset
     return replace(dataset, records=SerializedRecords(dataset.records))

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from detectron2.data import DatasetFromList
+from numpy.typing import NDArray
 
 from imgcls.errors import UserError
 
@@ -15,7 +17,12 @@ class StoredRecords(Sequence[dict]):
     """Records that are built on access instead of being kept as dicts, for sets of millions of images.
 
     Image ids are unique and labels valid: both were checked when the records were stored.
+
+    Attributes:
+        shard_sizes: for records that are read shard by shard, the samples of each shard in the order of the records.
     """
+
+    shard_sizes: NDArray[np.int64] | None = None
 
     def __getitem__(self, index: int | slice) -> Any:
         """The record at ``index``, a new dict each time; a list of them for a slice."""
@@ -56,6 +63,38 @@ class SerializedRecords(StoredRecords):
     def relabelled(self, mapping: Sequence[int | None]) -> "SerializedRecords":
         """A copy with new labels."""
         return SerializedRecords(_relabel(list(self), mapping))
+
+
+class SubsetRecords(StoredRecords):
+    """Some of the stored records.
+
+    Args:
+        records: all of them.
+        indices: of the chosen ones, ascending.
+    """
+
+    def __init__(self, records: StoredRecords, indices: Sequence[int]):
+        self.records = records
+        self.indices = np.asarray(indices, np.int64)
+        if records.shard_sizes is not None:
+            ends = np.cumsum(records.shard_sizes)
+            shards = np.searchsorted(ends, self.indices, side="right")
+            self.shard_sizes = np.bincount(shards, minlength=len(ends)).astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def _record(self, index: int) -> dict[str, Any]:
+        record: dict[str, Any] = self.records[int(self.indices[index])]
+        return record
+
+    def label_counts(self) -> Counter[int]:
+        """How many images have each label."""
+        return Counter(label for record in self for label in labels_of(record))
+
+    def relabelled(self, mapping: Sequence[int | None]) -> "SubsetRecords":
+        """The same images with new labels."""
+        return SubsetRecords(self.records.relabelled(mapping), self.indices.tolist())
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Data loaders that yield stacked batches."""
 
 import logging
+import multiprocessing
 import os
 import signal
 import threading
@@ -20,7 +21,6 @@ from torch.utils.data import BatchSampler, ConcatDataset, DataLoader, Sampler
 from imgcls.data.dataset import Dataset, StoredRecords
 from imgcls.data.mapper import ClsDatasetMapper, MappedDataset
 from imgcls.data.sampler import ShardSampler, TrainingSampler, split_evenly
-from imgcls.data.shards.reader import ShardRecords
 from imgcls.errors import UserError
 from imgcls.structures import stack
 
@@ -100,7 +100,9 @@ def init_worker(worker_id: int) -> None:
     """
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_exit_with, args=(os.getppid(),), daemon=True).start()
+    # Not os.getppid(), which is another process if the parent has died already.
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=_exit_with, args=(parent.pid if parent else os.getppid(),), daemon=True).start()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
@@ -193,16 +195,17 @@ def build_test_loader(cfg: CfgNode, dataset: Dataset) -> ClsLoader:
 def _build_sampler(sets: Sequence[Sequence[dict]], seed: int) -> TrainingSampler:
     """With shards, the order is that of windows; other sets then take part as pseudo-shards of the median size."""
     rank, world_size = comm.get_rank(), comm.get_world_size()
-    real_sizes = [size for records in sets if isinstance(records, ShardRecords) for size in records.shard_sizes]
+    sizes_of_sets = [records.shard_sizes if isinstance(records, StoredRecords) else None for records in sets]
+    real_sizes = [size for shard_sizes in sizes_of_sets if shard_sizes is not None for size in shard_sizes]
     if not real_sizes:
         return TrainingSampler(sum(map(len, sets)), seed, rank, world_size)
     typical = max(1, int(np.median(real_sizes)))
     sizes: list[int] = []
     shuffled: list[range] = []
     first = 0
-    for records in sets:
-        if isinstance(records, ShardRecords):
-            sizes += records.shard_sizes.tolist()
+    for records, shard_sizes in zip(sets, sizes_of_sets, strict=True):
+        if shard_sizes is not None:
+            sizes += shard_sizes.tolist()
         else:
             sizes += split_evenly(len(records), typical)
             shuffled.append(range(first, first + len(records)))

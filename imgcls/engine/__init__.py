@@ -2,7 +2,8 @@
 
 from imgcls.engine.evaluate import evaluate
 from imgcls.engine.plain import PlainTrainer
-from imgcls.engine.setup import RunSetup, resolve_from_data, setup
+from imgcls.engine.resolve import resolve_from_data
+from imgcls.engine.setup import RunSetup, setup
 from imgcls.engine.trainer import Trainer
 
 __all__ = ["PlainTrainer", "RunSetup", "Trainer", "evaluate", "resolve_from_data", "setup"]

@@ -41,8 +41,9 @@ class Plan:
         eval_period: iterations between two evaluations; 0 for only one, at the end.
         save_period: iterations between two checkpoints; 0 for only those before an evaluation and at the end.
         evaluates: whether there is a test set.
-        epoch_ends: tells whether an epoch ends with an iteration. The run is saved at the end of every epoch, and also
-            evaluated unless ``eval_period`` is given. None ignores epochs.
+        eval_epochs: epochs between two further evaluations; 0 for none.
+        save_epochs: epochs between two further checkpoints; 0 for none.
+        epochs_done: how many epochs are complete if one ends with an iteration, otherwise 0.
     """
 
     last: int
@@ -50,31 +51,52 @@ class Plan:
     eval_period: int
     save_period: int
     evaluates: bool
-    epoch_ends: Callable[[int], bool] | None = None
+    eval_epochs: int = 0
+    save_epochs: int = 0
+    epochs_done: Callable[[int], int] = lambda iteration: 0
 
     def due(self, iteration: int) -> set[str]:
         """Which of ``WRITE``, ``SAVE`` and ``EVALUATE`` are due after an iteration; an evaluation includes a save."""
         ends = iteration == self.last
-        epoch_ends = self.epoch_ends is not None and self.epoch_ends(iteration)
         due = set()
         if ends or _divides(self.log_period, iteration + 1):
             due.add(WRITE)
-        if self.evaluates and (ends or _divides(self.eval_period, iteration + 1, otherwise=epoch_ends)):
+        if self.evaluates and (ends or self._is_due(self.eval_period, self.eval_epochs, iteration)):
             due |= {EVALUATE, SAVE}
-        if not ends and (epoch_ends or _divides(self.save_period, iteration + 1)):
+        if not ends and self._is_due(self.save_period, self.save_epochs, iteration):
             due.add(SAVE)  # the last iteration is saved as model_final
         return due
 
+    def _is_due(self, period: int, epochs: int, iteration: int) -> bool:
+        done = self.epochs_done(iteration)
+        return _divides(period, iteration + 1) or (done > 0 and _divides(epochs, done))
 
-def build_plan(cfg: CfgNode, last: int, epoch_ends: Callable[[int], bool] | None = None) -> Plan:
-    """The plan with the periods of a config."""
+
+def build_plan(cfg: CfgNode, last: int, epochs_done: Callable[[int], int], every_epoch: bool = False) -> Plan:
+    """The plan with the periods of a config.
+
+    Args:
+        cfg: of the run.
+        last: the last iteration of the run.
+        epochs_done: see ``Plan``.
+        every_epoch: also save after every epoch if the config gives no epochs for that; and evaluate then if it gives
+            neither epochs nor a period.
+    """
+    eval_epochs, save_epochs = cfg.TEST.EVAL_EPOCHS, cfg.SOLVER.CHECKPOINT_EPOCHS
+    eval_period = 0 if eval_epochs else cfg.TEST.EVAL_PERIOD
+    save_period = 0 if save_epochs else cfg.SOLVER.CHECKPOINT_PERIOD
+    if every_epoch:
+        eval_epochs = eval_epochs or int(eval_period == 0)
+        save_epochs = save_epochs or 1
     return Plan(
         last=last,
         log_period=cfg.SOLVER.LOG_PERIOD,
-        eval_period=cfg.TEST.EVAL_PERIOD,
-        save_period=cfg.SOLVER.CHECKPOINT_PERIOD,
+        eval_period=eval_period,
+        save_period=save_period,
         evaluates=bool(cfg.DATASETS.TEST),
-        epoch_ends=epoch_ends,
+        eval_epochs=eval_epochs,
+        save_epochs=save_epochs,
+        epochs_done=epochs_done,
     )
 
 
@@ -256,5 +278,5 @@ class Loop:
                 self.face.saved(path)
 
 
-def _divides(period: int, done: int, otherwise: bool = False) -> bool:
-    return done % period == 0 if period > 0 else otherwise
+def _divides(period: int, done: int) -> bool:
+    return period > 0 and done % period == 0

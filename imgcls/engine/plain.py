@@ -16,7 +16,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import verify_results
 from detectron2.modeling import build_model
-from detectron2.solver import build_lr_scheduler, build_optimizer
+from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, JSONWriter
 from torch import Tensor
@@ -29,7 +29,7 @@ from imgcls.engine.loop import Loop, LoopFace, build_plan
 from imgcls.engine.run_state import RunState
 from imgcls.engine.scalars import IterationScalars, Progress, TrainingAccuracy
 from imgcls.engine.trainer import Trainer
-from imgcls.solver import iterations
+from imgcls.solver import build_optimizer, iterations
 
 _logger = logging.getLogger(__name__)
 
@@ -50,7 +50,8 @@ class PlainTrainer:
         optimizer = build_optimizer(cfg, self.model)
         scheduler = build_lr_scheduler(cfg, optimizer)
         checkpointer = partial(build_checkpointer, cfg, classes=self.datasets.classes, allow_pickle=allow_pickle)
-        self.run_state = RunState(cfg, self.model, optimizer, scheduler, checkpointer)
+        images = self.datasets.num_train_images
+        self.run_state = RunState(cfg, self.model, optimizer, scheduler, checkpointer, images)
         self.loader = build_train_loader(cfg, self.datasets.train)
         self.results: OrderedDict = OrderedDict()
 
@@ -86,7 +87,7 @@ class PlainTrainer:
         batches = iter(self.loader)
         Loop(
             run,
-            build_plan(cfg, progress.last, progress.epoch_ends),
+            build_plan(cfg, progress.last, progress.epochs_done, every_epoch=True),
             run_step=lambda iteration: run.step(batches, iteration),
             evaluate=self._evaluate,
             face=_Console(self, progress),

@@ -145,6 +145,7 @@ class RunState:
         optimizer: of the model's parameters.
         scheduler: of the optimizer.
         build_checkpointer: called with the wrapped model and, as keyword arguments, the other objects with a state.
+        num_images: size of a classifier's training set.
 
     Attributes:
         first: the iteration to start with.
@@ -158,13 +159,14 @@ class RunState:
         optimizer: Optimizer,
         scheduler: LRScheduler,
         build_checkpointer: Callable[..., RunCheckpointer],
+        num_images: int = 0,
     ):
         self.weights = cfg.MODEL.WEIGHTS
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.ema = build_ema(cfg, model)
-        self.wrapped = wrap_ddp(model)
-        self.step = build_step(cfg, self.wrapped, optimizer, self.ema)
+        self.wrapped = wrap_ddp(model, partly=cfg.SOLVER.HEAD_ONLY_EPOCHS > 0)
+        self.step = build_step(cfg, self.wrapped, optimizer, self.ema, num_images)
         self.best = BestTracker(cfg.TEST.BEST_METRIC, cfg.TEST.PATIENCE)
         self.log = RunLog(cfg.OUTPUT_DIR)
         parts = {"optimizer": optimizer, "scheduler": scheduler, "best": self.best, "log": self.log}

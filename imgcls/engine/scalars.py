@@ -125,14 +125,15 @@ class Progress:
         """The epoch that the first image of an iteration belongs to."""
         return iteration * self.batch_size // self.num_images
 
-    def epoch_ends(self, iteration: int) -> bool:
-        """Whether the next iteration begins in another epoch."""
-        return self.epoch(iteration + 1) > self.epoch(iteration)
+    def epochs_done(self, iteration: int) -> int:
+        """How many epochs are complete after an iteration, if it is the last one of an epoch; otherwise 0."""
+        done = self.epoch(iteration + 1)
+        return done if done > self.epoch(iteration) else 0
 
     def add(self, rows: Sequence[IterationScalars]) -> None:
         """Adds iterations; their ``seconds`` have ``"time"``, which includes ``"data_time"``, the wait for data."""
         for row in rows:
-            if row.iteration > 0 and self.epoch_ends(row.iteration - 1):
+            if row.iteration > 0 and self.epochs_done(row.iteration - 1):
                 self._sums, self.count = {}, 0
             self.count += 1
             values = {"Time": row.seconds["time"], "Data": row.seconds["data_time"], "Loss": row.loss, **row.scalars}

@@ -4,8 +4,6 @@ import argparse
 import logging
 import os
 import tempfile
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,13 +17,12 @@ from detectron2.utils.logger import setup_logger
 
 from imgcls.checkpoint import RunLock, lock_run_folder, saved_seed
 from imgcls.config import check_best_metric, check_cfg, load_cfg
-from imgcls.data.catalog import read_datasets
-from imgcls.data.dataset import Dataset, Datasets, check_labels, label_counts
+from imgcls.data.dataset import Datasets
 from imgcls.disk import write_text
 from imgcls.engine.build import is_classifier
 from imgcls.engine.launch import usable_device
+from imgcls.engine.resolve import adopt_preprocessing, hold_out, resolve_from_data
 from imgcls.errors import UserError
-from imgcls.solver import iterations
 
 _logger = logging.getLogger(__name__)
 
@@ -79,15 +76,12 @@ def setup(args: argparse.Namespace) -> RunSetup:
         choose_seed(cfg, args.resume)
         datasets = None
         if is_classifier(cfg):
+            hold_out(cfg)
+            adopt_preprocessing(cfg, args.resume)
             datasets = resolve_from_data(cfg)
             check_cfg(cfg, resolved=True)  # again, because some checks need the values that come from the data
             if not args.eval_only:
                 check_best_metric(cfg)
-        elif cfg.SOLVER.EPOCHS:
-            raise UserError(
-                f"SOLVER.EPOCHS is {cfg.SOLVER.EPOCHS} for a {cfg.MODEL.META_ARCHITECTURE}; epochs are for a ClsNet, "
-                "set SOLVER.MAX_ITER"
-            )
         cfg.freeze()
         _start(cfg, args)
     except BaseException:
@@ -146,58 +140,3 @@ def _check_writable(folder: str) -> None:
             pass
     except OSError as error:
         raise UserError(f"OUTPUT_DIR {folder}: cannot be written to ({error.strerror}); name another folder") from error
-
-
-def resolve_from_data(cfg: CfgNode) -> Datasets:
-    """Reads the sets of ``DATASETS`` once, checks them against the config, and fills in what depends on them.
-
-    ``MODEL.CLSNET.NUM_CLASSES`` -1 becomes the number of classes of the training set and ``POS_WEIGHT`` "auto"
-    becomes negatives / positives of each class there. Lengths in epochs are turned into iterations.
-
-    Raises:
-        UserError: labels do not fit the head or the class count, or a test set has other classes.
-        UserFileNotFoundError: a set is missing.
-    """
-    datasets = read_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
-    resolve_epochs(cfg.SOLVER, datasets.num_train_images)
-    clsnet = cfg.MODEL.CLSNET
-    if clsnet.NUM_CLASSES == -1:
-        clsnet.NUM_CLASSES = len(datasets.classes)
-        _logger.info("MODEL.CLSNET.NUM_CLASSES: %d, taken from the data", clsnet.NUM_CLASSES)
-    for dataset in (*datasets.train, *datasets.test):
-        check_labels(dataset, clsnet.NUM_CLASSES, clsnet.HEAD == "sigmoid")
-    if clsnet.POS_WEIGHT == "auto":
-        clsnet.POS_WEIGHT = positive_weights(datasets.train)
-    return datasets
-
-
-def resolve_epochs(solver: CfgNode, num_images: int) -> None:
-    """Sets ``MAX_ITER``, ``WARMUP_ITERS`` and ``STEPS`` from their counterparts in epochs, where these are given."""
-
-    def count(epochs: int) -> int:
-        return iterations(epochs, num_images, solver.IMS_PER_BATCH)
-
-    if solver.EPOCHS:
-        solver.MAX_ITER = count(solver.EPOCHS)
-        _logger.info("SOLVER.MAX_ITER: %d, which is %d epochs of %d images", solver.MAX_ITER, solver.EPOCHS, num_images)
-    if solver.WARMUP_EPOCHS >= 0:
-        solver.WARMUP_ITERS = count(solver.WARMUP_EPOCHS)
-    if solver.STEP_EPOCHS:
-        solver.STEPS = tuple(map(count, solver.STEP_EPOCHS))
-
-
-def positive_weights(datasets: Sequence[Dataset]) -> list[float]:
-    """Negatives / positives of each class over multi-label sets; 1.0 for a class without a positive, with a warning."""
-    positives = sum((label_counts(dataset.records) for dataset in datasets), Counter())
-    total = sum(len(dataset.records) for dataset in datasets)
-    classes = datasets[0].classes
-    missing = [name for label, name in enumerate(classes) if not positives[label]]
-    if missing:
-        _logger.warning("no training image has the classes %s; their POS_WEIGHT is 1.0", missing)
-    # At least half a negative, because a class that every image has would otherwise get the weight 0.
-    weights = [
-        round(max(total - positives[label], 0.5) / positives[label], 4) if positives[label] else 1.0
-        for label in range(len(classes))
-    ]
-    _logger.info("MODEL.CLSNET.POS_WEIGHT from the training set: %s", dict(zip(classes, weights, strict=True)))
-    return weights

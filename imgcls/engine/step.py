@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from imgcls.checkpoint import read_tag
 from imgcls.data.sampler import derive_seed
 from imgcls.errors import UserError
+from imgcls.solver import iterations
 
 # DDP's option to send buffers at every forward pass; torch 2.13 renamed it.
 _NAMES = signature(DistributedDataParallel).parameters
@@ -99,6 +100,7 @@ class TrainStep:
         ema: updated after every step.
         seed: of the model's random numbers.
         run_folder: see ``FiniteCheck``.
+        head_only: iterations at the start in which a ``ClsNet`` trains its head only.
 
     Attributes:
         finite: the caller must call its ``check`` before anything is saved.
@@ -114,6 +116,7 @@ class TrainStep:
         ema: AveragedModel | None = None,
         seed: int = 0,
         run_folder: str = "",
+        head_only: int = 0,
     ):
         self.model = model
         self.optimizer = optimizer
@@ -121,6 +124,7 @@ class TrainStep:
         self.precision = precision
         self.ema = ema
         self.seed = seed
+        self.head_only = head_only
         self.device_type = next(model.parameters()).device.type
         self.finite = FiniteCheck(self.device_type, run_folder)
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=precision is torch.float16)
@@ -135,6 +139,11 @@ class TrainStep:
             NonFiniteLossError: on a CPU, before the weights change. On a GPU ``finite.check`` raises it later.
         """
         self.optimizer.zero_grad()
+        if self.head_only:
+            classifier = unwrap(self.model)
+            if classifier.train_backbone != (iteration >= self.head_only):
+                classifier.train_backbone = iteration >= self.head_only
+                classifier.train()
         data_time, parts = 0.0, []
         for number in range(self.accum_steps):
             start = time.perf_counter()
@@ -162,8 +171,10 @@ class TrainStep:
         return losses if isinstance(losses, Mapping) else {"total_loss": losses}
 
 
-def build_step(cfg: CfgNode, model: nn.Module, optimizer: Optimizer, ema: AveragedModel | None) -> TrainStep:
-    """The step that ``SOLVER`` describes."""
+def build_step(
+    cfg: CfgNode, model: nn.Module, optimizer: Optimizer, ema: AveragedModel | None, num_images: int = 0
+) -> TrainStep:
+    """The step that ``SOLVER`` describes; ``num_images`` is the size of the training set."""
     return TrainStep(
         model,
         optimizer,
@@ -172,6 +183,7 @@ def build_step(cfg: CfgNode, model: nn.Module, optimizer: Optimizer, ema: Averag
         ema=ema,
         seed=cfg.SEED,
         run_folder=cfg.OUTPUT_DIR,
+        head_only=iterations(cfg.SOLVER.HEAD_ONLY_EPOCHS, num_images, cfg.SOLVER.IMS_PER_BATCH),
     )
 
 
@@ -189,15 +201,18 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
-def wrap_ddp(model: nn.Module) -> nn.Module:
-    """The model wrapped in DDP, which does not send buffers at every forward pass; the model itself on one process."""
+def wrap_ddp(model: nn.Module, partly: bool = False) -> nn.Module:
+    """The model wrapped in DDP, which does not send buffers at every forward pass; the model itself on one process.
+
+    ``partly`` is for a model of which some parameters are not used in some iterations.
+    """
     if comm.get_world_size() == 1:
         return model
     device = next(model.parameters()).device
     if device.type == "cpu" and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
         raise UserError("MODEL.MNET.NORM 'SyncBN' works on GPUs only; on CPU processes set it to 'naiveSyncBN'")
     ids = [device.index] if device.type == "cuda" else None
-    options: dict[str, Any] = {_SYNC_BUFFERS: False}
+    options: dict[str, Any] = {_SYNC_BUFFERS: False, "find_unused_parameters": partly}
     return DistributedDataParallel(model, device_ids=ids, **options)
 
 

@@ -12,6 +12,7 @@ from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from imgcls.checkpoint import RunCheckpointer
 from imgcls.data import ClsLoader, build_test_loader, build_train_loader, get_dataset
@@ -20,7 +21,9 @@ from imgcls.engine import build
 from imgcls.engine.evaluate import call_with, evaluate_datasets, evaluate_with_ema, read_run_datasets, write_run_report
 from imgcls.engine.loop import Loop, LoopFace, build_plan
 from imgcls.engine.run_state import RunState
+from imgcls.engine.scalars import Progress
 from imgcls.engine.step import broadcast_buffers
+from imgcls.solver import build_optimizer
 
 
 class Trainer(DefaultTrainer):
@@ -50,7 +53,8 @@ class Trainer(DefaultTrainer):
         build_checkpointer = partial(
             call_with, self.build_checkpointer, cfg, classes=classes, allow_pickle=allow_pickle
         )
-        self.run_state = RunState(cfg, model, optimizer, scheduler, build_checkpointer)
+        images = self.datasets.num_train_images if self.datasets else 0
+        self.run_state = RunState(cfg, model, optimizer, scheduler, build_checkpointer, images)
         self.scheduler, self.checkpointer = scheduler, self.run_state.checkpointer
         self._trainer = _StepTrainer(self.run_state, self._build_train_loader(cfg))
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
@@ -81,7 +85,7 @@ class Trainer(DefaultTrainer):
         cfg = self.cfg
         results = Loop(
             self.run_state,
-            build_plan(cfg, self.max_iter - 1),
+            build_plan(cfg, self.max_iter - 1, self._epochs_done),
             run_step=self._run_step,
             evaluate=self._evaluate,
             face=_Hooks(self),
@@ -102,6 +106,12 @@ class Trainer(DefaultTrainer):
         self._last_eval_results = evaluate_with_ema(type(self), self.cfg, self.model, run.ema, self.datasets)
         return self._last_eval_results
 
+    def _epochs_done(self, iteration: int) -> int:
+        if self.datasets is None:  # a detector, whose epochs are not counted
+            return 0
+        images, batch_size = self.datasets.num_train_images, self.cfg.SOLVER.IMS_PER_BATCH
+        return Progress(images, batch_size, self.max_iter - 1).epochs_done(iteration)
+
     def _build_train_loader(self, cfg: CfgNode) -> Any:
         return call_with(self.build_train_loader, cfg, datasets=self.datasets)
 
@@ -116,6 +126,11 @@ class Trainer(DefaultTrainer):
     ) -> RunCheckpointer:
         """See ``engine.build.build_checkpointer``."""
         return build.build_checkpointer(cfg, model, classes, allow_pickle, **checkpointables)
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:
+        """See ``solver.build_optimizer``."""
+        return build_optimizer(cfg, model)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, datasets: Datasets | None = None) -> Any:

@@ -35,6 +35,9 @@ class ClsNet(nn.Module):
         topk: number of classes that inference returns.
         channels_last: store convolution weights and images in channels-last memory format, which is faster.
         compiled: compile backbone and head with ``torch.compile`` on their first call; parameter names do not change.
+
+    Attributes:
+        train_backbone: whether the backbone is trained, too. If not, it stays in evaluation mode and gets no gradients.
     """
 
     pixel_mean: Tensor
@@ -64,6 +67,7 @@ class ClsNet(nn.Module):
         self.loss = loss
         self.in_feature = in_feature
         self.topk = topk
+        self.train_backbone = True
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean, dtype=torch.float32).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std, dtype=torch.float32).view(-1, 1, 1), False)
 
@@ -106,6 +110,12 @@ class ClsNet(nn.Module):
         """Memory format of weights and images; a property because ``torch.save`` cannot pickle its value."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
+    def train(self, mode: bool = True) -> "ClsNet":
+        """Sets the mode of all parts, but the backbone is in training mode only if it is trained."""
+        super().train(mode)
+        self.backbone.train(mode and self.train_backbone)
+        return self
+
     def forward(self, batched_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Any:
         """Computes losses in training mode and predictions in evaluation mode.
 
@@ -133,7 +143,9 @@ class ClsNet(nn.Module):
         """Maps raw images ``(N, C, H, W)``, 0-255, uint8 or float, to logits ``(N, K)``."""
         images = images.to(self.device, non_blocking=True).contiguous(memory_format=self.memory_format)
         normalised = (images - self.pixel_mean).div_(self.pixel_std)
-        return self.head(self.backbone(normalised)[self.in_feature])
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.train_backbone):
+            feature = self.backbone(normalised)[self.in_feature]
+        return self.head(feature)
 
     def _predictions(self, probs: Tensor) -> list[dict[str, Tensor]]:
         # probs.shape[1] would be a tensor while the model is traced.

@@ -27,6 +27,7 @@ MNET, TIMM, RESNET, FPN, OTHER = (
 )
 RETINANET = ["MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.BACKBONE.NAME", "build_retinanet_mnetv1_fpn_backbone"]
 EVERY_USE, WHOLE = set(Use), {Use.CLASSIFIER, Use.RESUME}
+NETWORK = WHOLE | {Use.DETECTOR, Use.OTHER_CLASSES}
 
 
 def make_cfg(*changes):
@@ -57,16 +58,16 @@ def settings(*changes):
         ([*TIMM, "MODEL.CLSNET.HEAD_CONV_DIM", 1280], "MODEL.MNET.ACTIVATION", "relu6", "relu", WHOLE),
         (RESNET, "MODEL.RESNETS.STRIDE_IN_1X1", True, False, EVERY_USE),
         (RESNET, "MODEL.RESNETS.NORM", "FrozenBN", "BN", {Use.RESUME}),
-        (RESNET, "MODEL.RESNETS.RES5_DILATION", 1, 2, WHOLE | {Use.DETECTOR}),
+        (RESNET, "MODEL.RESNETS.RES5_DILATION", 1, 2, NETWORK),
         (MNET, "MODEL.RESNETS.STRIDE_IN_1X1", True, False, set()),
         (OTHER, "MODEL.RESNETS.STRIDE_IN_1X1", True, False, EVERY_USE),
-        (FPN, "MODEL.FPN.FUSE_TYPE", "sum", "avg", WHOLE | {Use.DETECTOR}),
+        (FPN, "MODEL.FPN.FUSE_TYPE", "sum", "avg", NETWORK),
         (MNET, "MODEL.FPN.FUSE_TYPE", "sum", "avg", set()),
         (MNET, "MODEL.CLSNET.HEAD", "softmax", "sigmoid", WHOLE),
         (MNET, "MODEL.CLSNET.IN_FEATURES", ["mob5"], ["mob4"], WHOLE),
         (MNET, "MODEL.CLSNET.IN_FEATURES", ["mob5"], ["linear"], set()),
         (RETINANET, "MODEL.ANCHOR_GENERATOR.SIZES", [[32]], [[64]], {Use.DETECTOR, Use.RESUME}),
-        (MNET, "MODEL.BACKBONE.NAME", "build_mnetv1_backbone", "build_mnetv2_backbone", WHOLE | {Use.DETECTOR}),
+        (MNET, "MODEL.BACKBONE.NAME", "build_mnetv1_backbone", "build_mnetv2_backbone", NETWORK),
         (MNET, "MODEL.BACKBONE.FREEZE_AT", 0, 2, {Use.RESUME}),
         (MNET, "MODEL.META_ARCHITECTURE", "ClsNet", "RetinaNet", {Use.RESUME}),
         (MNET, "MODEL.MNET.WIDTH_MULT", 0.25, 0.26, set()),  # rounded channels may be equal: tensors are compared
@@ -123,7 +124,7 @@ def test_keys_to_set_when_shapes_differ():
     assert advise(saved, settings(*RETINANET), Use.BACKBONE) == 'to use it set MODEL.MNET.WIDTH_MULT "0.25"'
     assert advise(saved, settings(*MNET), Use.CLASSIFIER).endswith(
         'MODEL.CLSNET.NUM_CLASSES "10" MODEL.MNET.WIDTH_MULT "0.25"; '
-        "to train on other classes, take its backbone: imgcls export-backbone"
+        "to train on other classes, start a training from it"
     )
     assert advise(saved, saved, Use.BACKBONE).startswith(
         "check MODEL.BACKBONE.NAME (build_mnetv1_backbone in the checkpoint), "

@@ -97,7 +97,7 @@ UNFIT = [
     (("MODEL.CLSNET.HEAD", "sigmoid"), r"MODEL\.CLSNET\.HEAD is softmax in the checkpoint"),
     (
         ("MODEL.CLSNET.NUM_CLASSES", 4),
-        r'\(2 tensors\): head\.linear\..*set MODEL\.CLSNET\.NUM_CLASSES "3"; .*imgcls export-backbone$',
+        r'\(2 tensors\): head\.linear\..*set MODEL\.CLSNET\.NUM_CLASSES "3"; .*start a training from it$',
     ),
     (("MODEL.CLSNET.HEAD_CONV_DIM", 8), r'set MODEL\.CLSNET\.HEAD_CONV_DIM "0"$'),
     (("MODEL.MNET.WIDTH_MULT", 0.5), r'has shape .*set MODEL\.MNET\.WIDTH_MULT "0\.25"$'),
@@ -216,12 +216,58 @@ def test_files_that_are_no_checkpoint(make, tmp_path):
         make().load("gone.pth")
 
 
-@pytest.mark.parametrize("resume", [False, True])
-def test_as_many_other_classes_are_refused(saved, run, resume):
+@pytest.mark.parametrize("use", ["evaluation", "resume"])
+def test_as_many_other_classes_are_refused(saved, make, run, use):
     """Their number would fit, and every label would mean something else."""
     message = r"_0000009\.pth was trained on other classes.*class 1 is 'green' in the checkpoint.*'red'.*\(2 differ\)"
+    checkpointer = (run if use == "resume" else make)(classes=["blue", "red", "white"])
     with pytest.raises(ValueError, match=message):
-        run(classes=["blue", "red", "white"]).resume_or_load(str(saved[1]), resume=resume)
+        checkpointer.resume_or_load(str(saved[1]), resume=use == "resume")
+
+
+@pytest.mark.parametrize(
+    ("classes", "changes"),
+    [
+        (["blue", "red", "white"], ()),
+        (["a", "b", "c", "d"], ("MODEL.CLSNET.NUM_CLASSES", 4)),
+        (["a", "b"], ("MODEL.CLSNET.NUM_CLASSES", 2, "MODEL.CLSNET.HEAD", "sigmoid")),
+    ],
+)
+def test_fine_tuning_on_other_classes_starts_with_a_new_linear_layer(saved, run, caplog, classes, changes):
+    caplog.set_level(logging.INFO)
+    target = run(*changes, classes=classes)
+    before = {key: tensor.clone() for key, tensor in target.model.state_dict().items()}
+    target.resume_or_load(str(saved[1]), resume=False)
+    for key, tensor in target.model.state_dict().items():
+        start = before if key.startswith("head.linear.") else saved[0].model.state_dict()
+        assert torch.equal(tensor, start[key]), key
+    message = f"was trained on 3 classes, and the data has {len(classes)} other ones: the linear layer of the head"
+    assert sum(message in record.getMessage() for record in caplog.records) == 1
+    assert warnings(caplog) == []
+
+
+def test_fine_tuning_on_other_classes_still_compares_what_the_backbone_computes(saved, run):
+    target = run("MODEL.MNET.ACTIVATION", "leaky_relu", "MODEL.CLSNET.NUM_CLASSES", 2, classes=["a", "b"])
+    with pytest.raises(ValueError, match=r"ACTIVATION is relu6 in the checkpoint"):
+        target.resume_or_load(str(saved[1]), resume=False)
+
+
+def test_fine_tuning_matches_the_same_classes_in_another_order_by_name(saved, run):
+    order = [2, 0, 1]
+    target = run(classes=[CLASSES[index] for index in order])
+    target.resume_or_load(str(saved[1]), resume=False)
+    ours, theirs = target.model.head.linear, saved[0].model.head.linear
+    assert torch.equal(ours.weight, theirs.weight[order]) and torch.equal(ours.bias, theirs.bias[order])
+
+
+def test_a_key_that_an_older_version_lacked_is_no_change(saved, run, caplog):
+    info = saved[0].info
+    text = "".join(line for line in info["cfg"].splitlines(True) if "HEAD_ONLY_EPOCHS" not in line)
+    change(saved[1], imgcls={**info, "cfg": text})
+    run().resume_or_load("", resume=True)
+    assert warnings(caplog) == []
+    run("SOLVER.HEAD_ONLY_EPOCHS", 1).resume_or_load("", resume=True)
+    assert "SOLVER.HEAD_ONLY_EPOCHS was 0 and is now 1" in warnings(caplog)[0]
 
 
 def test_resumes_without_a_warning(saved, run, caplog):

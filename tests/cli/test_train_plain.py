@@ -41,8 +41,16 @@ def test_a_flag_that_is_not_given_leaves_the_config_alone():
 
 def test_both_commands_allow_pickles_only_on_request():
     for parse in (parse_args, train.parse_args):
-        assert not parse(["--config-file", ""]).allow_pickle
-        assert parse(["--config-file", "", "--allow-pickle"]).allow_pickle
+        assert not parse(["--config-file", "a.yaml"]).allow_pickle
+        assert parse(["--config-file", "a.yaml", "--allow-pickle"]).allow_pickle
+
+
+def test_both_commands_take_a_config_without_its_flag():
+    for parse in (parse_args, train.parse_args):
+        args = parse(["own_images.yaml", "SEED", "3"])
+        assert (args.config_file, args.opts) == ("own_images.yaml", ["SEED", "3"])
+    with pytest.raises(ValueError, match="--config-file is missing; give a YAML file"):
+        parse_args(["SEED", "3"])
 
 
 def test_a_flag_wins_over_a_key_and_a_key_over_the_folder(data):

@@ -61,9 +61,19 @@ def test_broken_yaml_is_one_line_with_the_file(yaml_file, text):
     assert "\n" not in str(raised.value)
 
 
-def test_a_set_that_is_not_in_a_list_shows_the_right_form():
-    with pytest.raises(ValueError, match=r"DATASETS\.TRAIN folder:x: .*\('folder:PATH',\)"):
-        load_cfg("", ["DATASETS.TRAIN", "folder:x"])
+@pytest.mark.parametrize("text", ["folder:x", '["folder:x"]', "('folder:x',)"])
+def test_a_name_where_a_list_of_names_is_expected(yaml_file, text):
+    path = yaml_file(f"DATASETS:\n  TRAIN: {text}\nMODEL:\n  CLSNET:\n    IN_FEATURES: mob4\n")
+    for cfg in (load_cfg(path), load_cfg("", ["DATASETS.TRAIN", text, "MODEL.CLSNET.IN_FEATURES", "mob4"])):
+        assert (cfg.DATASETS.TRAIN, cfg.MODEL.CLSNET.IN_FEATURES) == (("folder:x",), ["mob4"])
+
+
+def test_an_empty_name_is_an_empty_list():
+    assert load_cfg("", ["DATASETS.TEST", ""]).DATASETS.TEST == ()
+
+
+def test_a_config_of_the_first_version_of_detectron2_is_converted(yaml_file):
+    assert load_cfg(yaml_file("VERSION: 1\nMODEL:\n  WEIGHT: a.pth\n")).MODEL.WEIGHTS == "a.pth"
 
 
 def test_a_folder_is_not_a_config_file(tmp_path):

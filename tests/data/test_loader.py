@@ -167,13 +167,17 @@ def test_only_the_parent_can_terminate_a_worker(tiny_cfg):
     assert not workers[0].is_alive()
 
 
-def _fork_worker_and_die(connection):
-    worker = os.fork()
-    if worker == 0:
-        init_worker(0)
-        while True:  # as a worker that waits for a lock that nobody will release
-            time.sleep(60)
-    connection.send(worker)
+def _wait_forever(delay):
+    time.sleep(delay)
+    init_worker(0)
+    while True:  # as a worker that waits for a lock that nobody will release
+        time.sleep(60)
+
+
+def _start_worker_and_die(connection, delay):
+    worker = multiprocessing.get_context("fork").Process(target=_wait_forever, args=(delay,))
+    worker.start()
+    connection.send(worker.pid)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -186,12 +190,16 @@ def _is_running(pid):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are read from /proc")
-def test_a_worker_does_not_outlive_its_parent(monkeypatch):
-    """Even if the parent was killed and the worker hangs; it ignores SIGTERM, so only this can end it."""
+@pytest.mark.parametrize("delay", [0, 0.5])
+def test_a_worker_does_not_outlive_its_parent(monkeypatch, delay):
+    """Even if the parent was killed, perhaps before the worker had started, and the worker hangs.
+
+    It ignores SIGTERM, so only this can end it.
+    """
     monkeypatch.setattr(loader_module, "_PARENT_CHECK_SECONDS", 0.2)
     fork = multiprocessing.get_context("fork")
     here, there = fork.Pipe()
-    parent = fork.Process(target=_fork_worker_and_die, args=(there,))
+    parent = fork.Process(target=_start_worker_and_die, args=(there, delay))
     parent.start()
     worker = here.recv()
     parent.join()

@@ -61,8 +61,8 @@ def warm_up_longer_than_the_run() -> None:
     read_training_set(["SOLVER.MAX_ITER", "500"])
 
 
-def one_name_instead_of_a_list() -> None:
-    read_training_set(["DATASETS.TRAIN", "folder:images/train"])
+def flag_after_the_overrides() -> None:
+    read_training_set(["OUTPUT_DIR", "output/mine", "--resume"])
 
 
 def misspelled_key() -> None:
@@ -107,7 +107,7 @@ MISTAKES: list[Callable[[], None]] = [
     folder_without_sub_folders,
     class_of_the_test_set_only,
     warm_up_longer_than_the_run,
-    one_name_instead_of_a_list,
+    flag_after_the_overrides,
     misspelled_key,
     several_labels_for_a_softmax_head,
     web_page_instead_of_an_image,

@@ -8,8 +8,9 @@ import pytest
 import torch
 from detectron2.engine import HookBase
 
+from imgcls.config import load_cfg
 from imgcls.engine import PlainTrainer, Trainer, resolve_from_data
-from imgcls.engine.loop import EVALUATE, SAVE, WRITE, Plan
+from imgcls.engine.loop import EVALUATE, SAVE, WRITE, Plan, build_plan
 from imgcls.evaluation import ImageNetEvaluator
 
 FINAL = "model_final.pth"
@@ -34,9 +35,19 @@ def test_without_a_test_set_the_end_is_saved_once_as_model_final():
 
 
 def test_epochs_are_saved_and_evaluated_unless_a_period_is_given():
-    ends = {"epoch_ends": lambda iteration: iteration in (1, 6)}
-    assert plan(eval_period=0, save_period=0, **ends).due(6) == {EVALUATE, SAVE}
-    assert plan(save_period=0, **ends).due(6) == {SAVE}
+    def due(every_epoch, *opts):
+        cfg = load_cfg("", ["DATASETS.TEST", "x", "SOLVER.LOG_PERIOD", 100, "SOLVER.CHECKPOINT_PERIOD", 4, *opts])
+        done = {1: 1, 3: 2, 6: 3}  # epochs that are complete after an iteration
+        plan = build_plan(cfg, 9, lambda iteration: done.get(iteration, 0), every_epoch)
+        return {i: "".join(sorted(x[0] for x in plan.due(i))) for i in range(9) if plan.due(i)}
+
+    assert due(False) == {3: "s", 7: "s"}
+    assert due(True) == {1: "es", 3: "es", 6: "es", 7: "s"}
+    assert due(True, "TEST.EVAL_PERIOD", 3) == {1: "s", 2: "es", 3: "s", 5: "es", 6: "s", 7: "s", 8: "es"}
+    assert due(False, "TEST.EVAL_EPOCHS", 2) == due(False, "TEST.EVAL_EPOCHS", 2, "TEST.EVAL_PERIOD", 3)
+    assert due(False, "TEST.EVAL_EPOCHS", 2) == {3: "es", 7: "s"}
+    assert due(False, "SOLVER.CHECKPOINT_EPOCHS", 1) == {1: "s", 3: "s", 6: "s"}
+    assert due(True, "SOLVER.CHECKPOINT_EPOCHS", 3, "TEST.EVAL_EPOCHS", 2) == {3: "es", 6: "s"}
 
 
 @pytest.fixture

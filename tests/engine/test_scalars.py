@@ -97,7 +97,7 @@ def test_it_keeps_no_graph():
 def test_epochs_of_a_stream_that_does_not_divide():
     progress = Progress(num_images=10, batch_size=4, last=9)
     assert [progress.epoch(i) for i in range(6)] == [0, 0, 0, 1, 1, 2]
-    assert [i for i in range(10) if progress.epoch_ends(i)] == [2, 4, 7, 9]
+    assert [progress.epochs_done(i) for i in range(10)] == [0, 0, 1, 0, 2, 0, 0, 3, 0, 4]
 
 
 def test_line_has_the_means_of_the_epoch():
