@@ -22,6 +22,7 @@ def cfg(tiny_cfg):
             "SOLVER.MAX_ITER", "20", "SOLVER.BASE_LR", "0.01", "SOLVER.STEPS", "(8, 15)", "SOLVER.WARMUP_ITERS", "4",
             "SOLVER.LOG_PERIOD", "1", "SOLVER.EMA_DECAY", "0.9", "SOLVER.ACCUM_STEPS", "2",
             "SOLVER.CHECKPOINT_PERIOD", "5", "MODEL.CLSNET.DROPOUT", "0.3",
+            "SOLVER.HEAD_ONLY_EPOCHS", "2", "SOLVER.BACKBONE_MULTIPLIER", "0.5",
             "TEST.EVAL_PERIOD", "5", "TEST.TOPK", "(1, 2)",
         ]
     )  # fmt: skip

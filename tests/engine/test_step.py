@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from detectron2.layers import FrozenBatchNorm2d
@@ -159,3 +161,31 @@ def test_is_built_from_the_config(tiny_cfg):
     tiny_cfg.SOLVER.AMP.ENABLED, tiny_cfg.SOLVER.AMP.PRECISION, tiny_cfg.SOLVER.ACCUM_STEPS = True, "bfloat16", 2
     built = build_step(tiny_cfg, model, optimizer, None)
     assert built.precision is torch.bfloat16 and built.accum_steps == 2 and not built.scaler.is_enabled()
+
+
+def test_the_head_is_trained_alone_at_the_start(tiny_cfg):
+    """As plain PyTorch does it: the backbone in evaluation mode, and an optimizer that has only the head."""
+    torch.manual_seed(0)
+    model = ClsNet(tiny_cfg)
+    other = copy.deepcopy(model)
+    backbone = {key: value.clone() for key, value in model.backbone.state_dict().items()}
+    images = torch.randint(0, 256, (4, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    data = {"image": images, "label": torch.tensor([0, 1, 2, 0])}
+    train = step(model, head_only=3)
+    optimizer = torch.optim.SGD(other.head.parameters(), 0.1, momentum=0.9)
+    other.backbone.eval()
+    for iteration in range(3):
+        train(iter([data]), iteration)
+        optimizer.zero_grad()
+        features = other.backbone((images - other.pixel_mean) / other.pixel_std)["mob5"]
+        nn.functional.cross_entropy(other.head(features), data["label"]).backward()
+        optimizer.step()
+        assert all(torch.equal(model.backbone.state_dict()[key], value) for key, value in backbone.items())
+        assert all(parameter.grad is None for parameter in model.backbone.parameters())
+        torch.testing.assert_close(model.head.linear.weight, other.head.linear.weight)
+        model.eval()  # an evaluation in between
+        model.train()
+    train(iter([data]), 3)
+    assert all(parameter.grad is not None for parameter in model.backbone.parameters())
+    changed = [key for key, value in backbone.items() if not torch.equal(model.backbone.state_dict()[key], value)]
+    assert changed == list(backbone), "weights, statistics and counters"
