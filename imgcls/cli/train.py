@@ -80,11 +80,13 @@ def start(run: Callable[[argparse.Namespace], Any], args: argparse.Namespace, ba
 
 def run_process(args: argparse.Namespace) -> Any:
     """Sets up one process of the run, then evaluates or trains."""
-    from imgcls.engine import Trainer, evaluate, setup
+    from imgcls.engine import Trainer, evaluate, log_summary, setup
 
     with setup(args) as run:
         if args.eval_only:
             return evaluate(Trainer, run.cfg, run.datasets, args.resume, args.allow_pickle)
         trainer = Trainer(run.cfg, run.datasets, args.allow_pickle)
         trainer.resume_or_load(resume=args.resume)
+        if run.datasets is not None:
+            log_summary(run.cfg, run.datasets, trainer.model, trainer.start_iter)
         return trainer.train()

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
 
 def run_process(args: argparse.Namespace) -> Any:
     """Sets up one process of the run, then evaluates or trains."""
-    from imgcls.engine import PlainTrainer, Trainer, evaluate, setup
+    from imgcls.engine import PlainTrainer, Trainer, evaluate, log_summary, setup
 
     with setup(args) as run:
         if args.pretrained and not run.cfg.MODEL.WEIGHTS:
@@ -45,6 +45,7 @@ def run_process(args: argparse.Namespace) -> Any:
             return evaluate(Trainer, run.cfg, run.datasets, allow_pickle=args.allow_pickle)
         trainer = PlainTrainer(run.cfg, run.datasets, args.allow_pickle)
         trainer.load(args.resume, args.start_epoch)
+        log_summary(run.cfg, trainer.datasets, trainer.model, trainer.run_state.first)
         return trainer.train()
 
 

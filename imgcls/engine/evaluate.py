@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from imgcls.data.catalog import read_datasets
 from imgcls.data.dataset import Datasets
 from imgcls.engine.build import is_classifier
+from imgcls.engine.console import DETAIL
 from imgcls.errors import UserError
 from imgcls.solver import build_ema
 
@@ -53,7 +54,7 @@ def evaluate_datasets(
             evaluator = evaluators[index]
         results[dataset.name] = inference_on_dataset(model, loader, evaluator)
         if comm.is_main_process():
-            _logger.info("Evaluation results for %s in csv format:", dataset.name)
+            _logger.info("Evaluation results for %s in csv format:", dataset.name, extra=DETAIL)
             print_csv_format(results[dataset.name])
     return next(iter(results.values())) if len(results) == 1 else results
 

@@ -22,9 +22,10 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, EventWriter
 from torch import Tensor
 
+from imgcls.engine.console import TrainingConsole
 from imgcls.engine.preempt import EXIT_CODE, Preemption
 from imgcls.engine.run_state import RunState
-from imgcls.engine.scalars import IterationScalars, Scalars
+from imgcls.engine.scalars import IterationScalars, Progress, Scalars
 
 WRITE, SAVE, EVALUATE = "write", "save", "evaluate"
 
@@ -142,6 +143,7 @@ class Loop:
         evaluate: called on all ranks; returns nested results on the main process.
         face: what the trainer adds.
         writers: write the scalars, on the main process.
+        progress: shows the progress of a classifier; None shows nothing.
     """
 
     def __init__(
@@ -153,6 +155,7 @@ class Loop:
         evaluate: Callable[[], OrderedDict],
         face: LoopFace,
         writers: Iterable[EventWriter] = (),
+        progress: Progress | None = None,
     ):
         self.run_state = run
         self.plan = plan
@@ -160,6 +163,8 @@ class Loop:
         self.evaluate = evaluate
         self.face = face
         self.writers = list(writers)
+        self.progress = progress
+        self._console: TrainingConsole | None = None
         self.results: OrderedDict = OrderedDict()
         self._scalars = Scalars()
         self._busy = 0.0  # seconds spent on anything but training
@@ -179,6 +184,8 @@ class Loop:
             self._storage = storage
             run.log.start(storage)
             self.face.start(storage)
+            if self.progress is not None:
+                self._console = TrainingConsole(self.progress, first)
             begin = time.perf_counter()
             try:
                 if run.pending:
@@ -189,6 +196,8 @@ class Loop:
                     _logger.info("training iterations %d to %d", first, self.plan.last)
                     self._train(first, preemption)
             finally:
+                if self._console is not None:
+                    self._console.close()
                 self.face.end()
                 for writer in self.writers:
                     with suppress(OSError):  # must not replace an exception that is already propagating
@@ -227,12 +236,17 @@ class Loop:
             losses, data_time = outcome
             seconds = time.perf_counter() - start
             self._scalars.add(iteration, losses, self.face.scalars(), time=seconds, data_time=data_time)
+        if self._console is not None:
+            self._console.advance()
         self.face.after_step(iteration)
 
     def _read(self) -> None:
         begin = time.perf_counter()
         self.run_state.step.finite.check()
-        self.face.read(self._scalars.read(self._storage, begin))
+        rows = self._scalars.read(self._storage, begin)
+        if self._console is not None:
+            self._console.read(rows)
+        self.face.read(rows)
 
     def _conclude(self, iteration: int, due: set[str], leaves: bool) -> None:
         """Saves and evaluates what is due, or saves and leaves."""
@@ -256,6 +270,8 @@ class Loop:
             flat = comm.all_gather(flatten_results_dict(self.results or {}))[0]
             self._storage.put_scalars(**flat, smoothing_hint=False)
             best.update(flat, iteration)
+            if self._console is not None:
+                self._console.evaluated(iteration, flat, best)
         ends = iteration == self.plan.last or best.stop
         if WRITE in due or ends:
             self._write(iteration)

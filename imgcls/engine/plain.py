@@ -92,6 +92,7 @@ class PlainTrainer:
             evaluate=self._evaluate,
             face=_Console(self, progress),
             writers=[JSONWriter(run.log.path)] if comm.is_main_process() else (),
+            progress=Progress(self.loader.num_images, self.loader.batch_size, progress.last),
         ).run()
         write_run_report(cfg, self.datasets)
         if cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():

@@ -11,6 +11,7 @@ from imgcls.checkpoint import find_newest, read_checkpoint
 from imgcls.data.catalog import read_datasets
 from imgcls.data.dataset import Dataset, Datasets, check_labels, label_counts
 from imgcls.data.split import parse_part, part_names
+from imgcls.engine.console import DETAIL
 from imgcls.errors import UserError
 from imgcls.solver import iterations
 
@@ -35,7 +36,9 @@ def hold_out(cfg: CfgNode) -> None:
     pairs = [part_names(name, data.VAL_FRACTION, cfg.SEED) for name in data.TRAIN]
     data.TRAIN, data.TEST = map(tuple, zip(*pairs, strict=True)) if pairs else ((), ())
     if pairs:
-        _logger.info("DATASETS.VAL_FRACTION %g: DATASETS.TEST is %s", data.VAL_FRACTION, ", ".join(data.TEST))
+        _logger.info(
+            "DATASETS.VAL_FRACTION %g: DATASETS.TEST is %s", data.VAL_FRACTION, ", ".join(data.TEST), extra=DETAIL
+        )
 
 
 def adopt_preprocessing(cfg: CfgNode, resume: bool | str = False) -> None:
@@ -82,7 +85,7 @@ def resolve_from_data(cfg: CfgNode) -> Datasets:
     clsnet = cfg.MODEL.CLSNET
     if clsnet.NUM_CLASSES == -1:
         clsnet.NUM_CLASSES = len(datasets.classes)
-        _logger.info("MODEL.CLSNET.NUM_CLASSES: %d, taken from the data", clsnet.NUM_CLASSES)
+        _logger.info("MODEL.CLSNET.NUM_CLASSES: %d, taken from the data", clsnet.NUM_CLASSES, extra=DETAIL)
     for dataset in (*datasets.train, *datasets.test):
         check_labels(dataset, clsnet.NUM_CLASSES, clsnet.HEAD == "sigmoid")
     if clsnet.POS_WEIGHT == "auto":
@@ -98,7 +101,13 @@ def resolve_epochs(solver: CfgNode, num_images: int) -> None:
 
     if solver.EPOCHS:
         solver.MAX_ITER = count(solver.EPOCHS)
-        _logger.info("SOLVER.MAX_ITER: %d, which is %d epochs of %d images", solver.MAX_ITER, solver.EPOCHS, num_images)
+        _logger.info(
+            "SOLVER.MAX_ITER: %d, which is %d epochs of %d images",
+            solver.MAX_ITER,
+            solver.EPOCHS,
+            num_images,
+            extra=DETAIL,
+        )
     if solver.WARMUP_EPOCHS >= 0:
         solver.WARMUP_ITERS = count(solver.WARMUP_EPOCHS)
     if solver.STEP_EPOCHS:

@@ -140,9 +140,14 @@ class Progress:
             for name, value in values.items():
                 self._sums[name] = self._sums.get(name, 0.0) + value
 
+    @property
+    def means(self) -> dict[str, float]:
+        """The means by name (``"Time"``, ``"Data"``, ``"Loss"``, ...); empty before the first iteration."""
+        return {name: value / self.count for name, value in self._sums.items()}
+
     def line(self, iteration: int) -> str:
         """``Epoch [3][120/351]  Time 0.101  Data 0.004  Loss 1.235  train/top1 56.3  1267 images/s  left 0:12:03``."""
-        mean = {name: value / self.count for name, value in self._sums.items()}
+        mean = self.means
         epoch = self.epoch(iteration)
         first, end = (-(-number * self.num_images // self.batch_size) for number in (epoch, epoch + 1))
         parts = [f"Epoch [{epoch}][{iteration - first + 1}/{end - first}]"]

@@ -20,6 +20,7 @@ from imgcls.config import check_best_metric, check_cfg, load_cfg
 from imgcls.data.dataset import Datasets
 from imgcls.disk import write_text
 from imgcls.engine.build import is_classifier
+from imgcls.engine.console import FILE_ONLY, filter_console
 from imgcls.engine.launch import usable_device
 from imgcls.engine.resolve import adopt_preprocessing, hold_out, resolve_from_data
 from imgcls.errors import UserError
@@ -72,6 +73,7 @@ def setup(args: argparse.Namespace) -> RunSetup:
     try:
         for name in ("detectron2", "fvcore", "imgcls"):
             setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=name)
+        filter_console(brief=is_classifier(cfg) and not args.eval_only)
         choose_device(cfg, args.num_gpus)
         choose_seed(cfg, args.resume)
         datasets = None
@@ -94,10 +96,11 @@ def setup(args: argparse.Namespace) -> RunSetup:
 def _start(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Like detectron2's ``default_setup``, but log.txt has no colours and an evaluation keeps the run's config.yaml."""
     rank = comm.get_rank()
-    _logger.info("Rank of current process: %d. World size: %d", rank, comm.get_world_size())
-    _logger.info("Environment info:\n%s", collect_env_info())
-    _logger.info("Command line arguments: %s", args)
-    _logger.info("Running with full config:\n%s", cfg.dump())
+    _logger.info("Rank of current process: %d. World size: %d", rank, comm.get_world_size(), extra=FILE_ONLY)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns that there is no CUDA
+    _logger.info("Environment info:\n%s", collect_env_info(), extra=FILE_ONLY)
+    _logger.info("Command line arguments: %s", args, extra=FILE_ONLY)
+    _logger.info("Running with full config:\n%s", cfg.dump(), extra=FILE_ONLY)
     if comm.is_main_process():
         folder = os.path.join(cfg.OUTPUT_DIR, "inference") if args.eval_only else cfg.OUTPUT_DIR
         write_text(Path(folder, "config.yaml"), cfg.dump())

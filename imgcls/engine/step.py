@@ -140,7 +140,7 @@ class TrainStep:
         """
         self.optimizer.zero_grad()
         if self.head_only:
-            classifier = unwrap(self.model)
+            classifier: Any = unwrap(self.model)
             if classifier.train_backbone != (iteration >= self.head_only):
                 classifier.train_backbone = iteration >= self.head_only
                 classifier.train()

@@ -82,14 +82,17 @@ class Trainer(DefaultTrainer):
             SystemExit: with ``preempt.EXIT_CODE``, after SIGTERM or SIGUSR1 and a checkpoint.
             NonFiniteLossError: a loss is not finite.
         """
-        cfg = self.cfg
+        cfg, progress = self.cfg, None
+        if self.datasets is not None:
+            progress = Progress(self.datasets.num_train_images, cfg.SOLVER.IMS_PER_BATCH, self.max_iter - 1)
         results = Loop(
             self.run_state,
-            build_plan(cfg, self.max_iter - 1, self._epochs_done),
+            build_plan(cfg, self.max_iter - 1, progress.epochs_done if progress else lambda iteration: 0),
             run_step=self._run_step,
             evaluate=self._evaluate,
             face=_Hooks(self),
             writers=self.build_writers() if comm.is_main_process() else (),
+            progress=progress,
         ).run()
         write_run_report(cfg, self.datasets)
         if cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
@@ -105,12 +108,6 @@ class Trainer(DefaultTrainer):
         run = self.run_state
         self._last_eval_results = evaluate_with_ema(type(self), self.cfg, self.model, run.ema, self.datasets)
         return self._last_eval_results
-
-    def _epochs_done(self, iteration: int) -> int:
-        if self.datasets is None:  # a detector, whose epochs are not counted
-            return 0
-        images, batch_size = self.datasets.num_train_images, self.cfg.SOLVER.IMS_PER_BATCH
-        return Progress(images, batch_size, self.max_iter - 1).epochs_done(iteration)
 
     def _build_train_loader(self, cfg: CfgNode) -> Any:
         return call_with(self.build_train_loader, cfg, datasets=self.datasets)

@@ -14,14 +14,16 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
         model: a ``ClsNet``; any other model with the factor 1.
     """
     factor = cfg.SOLVER.BACKBONE_MULTIPLIER
-    trainable = factor != 1.0 and any(parameter.requires_grad for parameter in model.backbone.parameters())
-    if not trainable:
+    if factor == 1.0:
+        return detectron2.solver.build_optimizer(cfg, model)
+    backbone = model.get_submodule("backbone")
+    if not any(parameter.requires_grad for parameter in backbone.parameters()):
         return detectron2.solver.build_optimizer(cfg, model)
     slower = cfg.clone()
     slower.defrost()
     slower.SOLVER.BASE_LR *= factor
     others = nn.ModuleList(module for name, module in model.named_children() if name != "backbone")
     optimizer = detectron2.solver.build_optimizer(cfg, others)
-    for group in detectron2.solver.build_optimizer(slower, model.backbone).param_groups:
+    for group in detectron2.solver.build_optimizer(slower, backbone).param_groups:
         optimizer.add_param_group(group)
     return optimizer

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imgcls.data.dataset import RawDataset, StoredRecords
 from imgcls.data.image import ShardSlice
@@ -58,6 +59,8 @@ class ShardRecords(StoredRecords):
         shards: their entries in the index.
         index: the content of ``index.json``.
     """
+
+    shard_sizes: NDArray[np.int64]
 
     def __init__(self, folder: str, shards: Sequence[dict[str, Any]], index: dict[str, Any]):
         self.folder = folder
