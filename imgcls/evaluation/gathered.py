@@ -118,6 +118,11 @@ class GatheredEvaluator(DatasetEvaluator):
         tensors = self._read(batch.labels, outputs)
         if all("loss" in output for output in outputs):
             tensors["loss"] = torch.stack([output["loss"] for output in outputs]).float().cpu()
+            if tensors["loss"].ndim != 1:
+                shape = tuple(tensors["loss"].shape[1:])
+                raise UserError(
+                    f"the model's 'loss' of an image has the shape {shape}; allowed: a scalar, or no 'loss'"
+                )
         for name in ("scores", "probs", "loss"):
             if name not in tensors:
                 continue

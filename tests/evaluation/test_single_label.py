@@ -249,6 +249,8 @@ def test_a_loss_that_is_not_finite_names_the_image():
     outputs = make_outputs(scores, loss=torch.tensor([1.0, torch.inf]))
     with pytest.raises(UserError, match=r"loss for image 1 is not finite.*MODEL.WEIGHTS"):
         ImageNetEvaluator(CLASSES).process(make_inputs(labels), outputs)
+    with pytest.raises(UserError, match=r"'loss' of an image has the shape \(7,\); allowed: a scalar, or no 'loss'"):
+        ImageNetEvaluator(CLASSES).process(make_inputs(labels), make_outputs(scores, loss=scores))
 
 
 @pytest.mark.parametrize("topk", [(), (5,), (0, 1)])
