@@ -152,7 +152,7 @@ before = get_cfg().dump()
 opened = []
 real = builtins.open
 builtins.open = lambda *a, **k: (opened.append(str(a[0])), real(*a, **k))[1]
-import imgcls
+import imgcls, imgcls.engine
 builtins.open = real
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
@@ -161,10 +161,11 @@ print(json.dumps({
     "data": [name for name in opened if "datasets" in name and not name.endswith((".py", ".pyc"))],
     "names": [n for n in ("imagenet_train", "digits_test") if n in DatasetCatalog.list()],
     "public": all(hasattr(imgcls, n) for n in ("get_cfg", "add_imgcls_config", "load_backbone")),
+    "slow": [n for n in ("torchmetrics", "sklearn") if n in sys.modules],
     "registered": "build_mnetv1_backbone" in BACKBONE_REGISTRY and "ClsNet" in META_ARCH_REGISTRY,
 }))
 """
     out = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     found = json.loads(out.stdout)
     names = ["imagenet_train", "digits_test"]
-    assert found == {"same": True, "data": [], "names": names, "public": True, "registered": True}
+    assert found == {"same": True, "data": [], "names": names, "public": True, "slow": [], "registered": True}

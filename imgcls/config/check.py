@@ -51,6 +51,8 @@ _CLASSIFIER_ONLY = (
     "TEST.EVAL_EPOCHS",
     "TEST.SAVE_PROBABILITIES",
 )
+# Besides the top-k accuracies. The loss is none of them, because larger must be better.
+_SINGLE_LABEL_METRICS = ("balanced", "precision_macro", "recall_macro", "F1_macro")
 _MULTILABEL_METRICS = (
     "mAP",
     "mAP_micro",
@@ -110,6 +112,8 @@ def check_best_metric(cfg: CfgNode) -> None:
         ema = ", or ema/ and one of these" if cfg.SOLVER.EMA_DECAY > 0 and not after else ""
         average_is_off = name.startswith("ema/") and cfg.SOLVER.EMA_DECAY == 0
         hint = "; averaged weights need SOLVER.EMA_DECAY above 0" if average_is_off else ""
+        if cfg.MODEL.META_ARCHITECTURE == "ClsNet" and name.rpartition("/")[2] == "loss":
+            hint += "; not a loss, because the largest value is taken as the best"
         raise UserError(f'TEST.BEST_METRIC is {name!r}; allowed: "", or {allowed}{after}{ema}{hint}')
 
 
@@ -119,7 +123,18 @@ def _list_metrics(cfg: CfgNode) -> list[str]:
     if clsnet.HEAD == "sigmoid":
         return [f"multilabel/{metric}" for metric in _MULTILABEL_METRICS]
     known = clsnet.NUM_CLASSES if clsnet.NUM_CLASSES != -1 else math.inf
-    return [f"accuracy/top{k}" for k in sorted(set(cfg.TEST.TOPK)) if k <= known]
+    metrics = [f"top{k}" for k in reported_topk(cfg.TEST.TOPK, known)]
+    return [f"accuracy/{metric}" for metric in (*metrics, *_SINGLE_LABEL_METRICS)]
+
+
+def reported_topk(topk: Sequence[int], num_classes: float) -> list[int]:
+    """Which k of ``TEST.TOPK`` are reported, in ascending order.
+
+    From the number of classes on, a top-k accuracy is 100 %. Such a k is left out, unless it is the number of classes
+    and no other remains.
+    """
+    allowed = sorted({k for k in topk if k <= num_classes})
+    return [k for k in allowed if k < num_classes] or allowed
 
 
 def _check_registered(key: str, name: str, registry: Registry) -> None:

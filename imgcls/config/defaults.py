@@ -143,15 +143,16 @@ def _add_test(cfg: CfgNode) -> None:
     # Epochs between two evaluations, instead of TEST.EVAL_PERIOD. 0 uses TEST.EVAL_PERIOD; if that is 0 as well,
     # train_net.py evaluates at the end of each epoch.
     cfg.TEST.EVAL_EPOCHS = 0
-    # Values of k for the top-k accuracies of a softmax head. Those above the number of classes are left out.
+    # Values of k for the top-k accuracies of a softmax head. Those from the number of classes on, which always give
+    # 100 %, are left out unless none remains.
     cfg.TEST.TOPK = [1, 5]
     # A sigmoid head predicts a class where its probability is above this value.
     cfg.TEST.THRESHOLD = 0.5
-    # Writes the probabilities of all classes as probabilities.npy (float32, one row per row of predictions.csv). The
-    # report needs them for the curves of a sigmoid head.
+    # Writes the probabilities of all classes as probabilities.npy (float32, one row per row of predictions.csv). With
+    # 20 classes or fewer, predictions.csv has them, too. The report needs them for the curves of a sigmoid head.
     cfg.TEST.SAVE_PROBABILITIES = False
     # Metric, larger is better, that selects model_best.pth, by its name in metrics.json ("accuracy/top1",
-    # "ema/multilabel/mAP", "bbox/AP"). "" takes the first metric of the evaluation.
+    # "accuracy/F1_macro", "ema/multilabel/mAP", "bbox/AP"). "" takes the first metric of the evaluation.
     cfg.TEST.BEST_METRIC = ""
     # Training stops after this many evaluations in a row without a better value of the metric. 0 never stops it.
     cfg.TEST.PATIENCE = 0

@@ -11,6 +11,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
+from imgcls.config.check import reported_topk
 from imgcls.evaluation.metrics import topk_accuracy
 
 
@@ -79,7 +80,7 @@ class TrainingAccuracy:
 
     Args:
         loss: called with logits ``(N, K)`` and labels ``(N,)``.
-        topk: the k of each accuracy; those above the class count are left out.
+        topk: the k of each accuracy; as in evaluation, those from the class count on are left out unless none remains.
     """
 
     def __init__(self, loss: nn.Module, topk: Sequence[int]):
@@ -91,10 +92,9 @@ class TrainingAccuracy:
     def read(self) -> dict[str, Tensor]:
         """``{"train/top1": 0-100, ...}`` over the batches since the last call; scalars on their device."""
         result = {}
-        for k in self.topk:
-            parts = [topk_accuracy(x.topk(k).indices, y, k) for x, y in self._batches if k <= x.shape[1]]
-            if parts:
-                result[f"train/top{k}"] = torch.stack(parts).mean()
+        for k in reported_topk(self.topk, self._batches[0][0].shape[1]) if self._batches else ():
+            parts = [topk_accuracy(x.topk(k).indices, y, k) for x, y in self._batches]
+            result[f"train/top{k}"] = torch.stack(parts).mean()
         self._batches.clear()
         return result
 

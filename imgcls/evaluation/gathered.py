@@ -23,6 +23,8 @@ from imgcls.errors import UserError
 from imgcls.structures import as_batch
 
 PROBABILITIES = "probabilities.npy"
+# Up to this number of classes, predictions.csv has a column for each of them.
+MAX_PROBABILITY_COLUMNS = 20
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,12 @@ class Predictions:
         """Concatenates the tensors of ``name`` to ``(N, ...)``."""
         return torch.cat(self.tensors[name])
 
+    def mean_loss(self) -> dict[str, float]:
+        """``{"loss": mean over the images}``; empty where the model did not return a loss for each image."""
+        losses = torch.cat(self.tensors["loss"]).tolist() if "loss" in self.tensors else []
+        # fsum rounds only once, so that the order and the number of processes change nothing.
+        return {"loss": math.fsum(losses) / len(losses)} if len(losses) == len(self.image_ids) > 0 else {}
+
 
 class GatheredEvaluator(DatasetEvaluator):
     """Collects predictions on every process and computes the metrics of all of them on the first.
@@ -64,7 +72,7 @@ class GatheredEvaluator(DatasetEvaluator):
         distributed: whether to gather from all processes; otherwise each process evaluates its own predictions.
         output_dir: the folder of the result files, created if missing; None writes no files.
         save_probabilities: whether the files include ``probabilities.npy``, float32 ``(N, K)`` in the order of
-            ``predictions.csv``.
+            ``predictions.csv``, which also gets a column ``p(CLASS)`` for each class if there are 20 classes or fewer.
 
     Raises:
         UserError: ``classes`` is empty.
@@ -92,8 +100,11 @@ class GatheredEvaluator(DatasetEvaluator):
     def process(self, inputs: Any, outputs: Sequence[Mapping[str, Tensor]]) -> None:
         """Stores the predictions for one batch: one dict of ``outputs`` per image, as ``ClsNet`` returns them.
 
+        The scalar ``"loss"`` of an output is optional.
+
         Raises:
-            UserError: labels or ids are missing, a score is not finite, or model, classes and settings do not match.
+            UserError: labels or ids are missing, a score or loss is not finite, or model, classes and settings do not
+                match.
         """
         batch = as_batch(inputs)
         if len(outputs) != len(batch):
@@ -105,13 +116,23 @@ class GatheredEvaluator(DatasetEvaluator):
         if not batch.image_ids:
             raise UserError("evaluation got images without ids: every record of DATASETS.TEST needs 'image_id'")
         tensors = self._read(batch.labels, outputs)
-        scores = tensors["scores"] if "scores" in tensors else tensors["probs"]
-        broken = (~torch.isfinite(scores).reshape(len(batch), -1).all(dim=1)).nonzero()
-        if len(broken):
-            raise UserError(
-                f"the model's scores for image {batch.image_ids[int(broken[0])]!r} are not finite: use another "
-                "checkpoint (MODEL.WEIGHTS), or train with a lower SOLVER.BASE_LR"
-            )
+        if all("loss" in output for output in outputs):
+            tensors["loss"] = torch.stack([output["loss"] for output in outputs]).float().cpu()
+            if tensors["loss"].ndim != 1:
+                shape = tuple(tensors["loss"].shape[1:])
+                raise UserError(
+                    f"the model's 'loss' of an image has the shape {shape}; allowed: a scalar, or no 'loss'"
+                )
+        for name in ("scores", "probs", "loss"):
+            if name not in tensors:
+                continue
+            broken = (~torch.isfinite(tensors[name]).reshape(len(batch), -1).all(dim=1)).nonzero()
+            if len(broken):
+                what = "loss for image {!r} is" if name == "loss" else "scores for image {!r} are"
+                raise UserError(
+                    f"the model's {what.format(batch.image_ids[int(broken[0])])} not finite: use another checkpoint "
+                    "(MODEL.WEIGHTS), or train with a lower SOLVER.BASE_LR"
+                )
         names = batch.file_names or [""] * len(batch)
         self._predictions.extend(Predictions(batch.image_ids, names, {k: [v] for k, v in tensors.items()}))
 
@@ -119,7 +140,8 @@ class GatheredEvaluator(DatasetEvaluator):
         """Computes the metrics of all predictions and writes the result files; every process must call it.
 
         Returns:
-            ``{task: {metric: 0 to 100}}`` on the first process, an empty dict on the others.
+            ``{task: {metric: 0 to 100}}`` on the first process, with the mean ``"loss"`` last if there is one; an empty
+            dict on the others.
 
         Raises:
             RuntimeError: an image was evaluated twice, so the metrics would not be those of the dataset.
@@ -149,6 +171,14 @@ class GatheredEvaluator(DatasetEvaluator):
         for part in parts:
             gathered.extend(part)
         return gathered
+
+    def _predictions_text(self, header: Sequence[str], rows: Iterable[Sequence[Any]], predictions: Predictions) -> str:
+        """Formats ``predictions.csv`` from one row for each image."""
+        if self.save_probabilities and len(self.classes) <= MAX_PROBABILITY_COLUMNS:
+            header = (*header, *(f"p({name})" for name in self.classes))
+            probabilities = predictions.joined("probs").tolist()
+            rows = ((*row, *(f"{p:.6f}" for p in probs)) for row, probs in zip(rows, probabilities, strict=True))
+        return csv_text(header, rows)
 
     @abstractmethod
     def _read(self, labels: Tensor, outputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -19,7 +19,8 @@ class MultiLabelEvaluator(GatheredEvaluator):
     """Metrics of multi-label classification, 0 to 100, under the task ``"multilabel"``.
 
     They are ``mAP``, ``mAP_micro``, ``exact_match``, and ``precision``, ``recall`` and ``F1`` with the suffixes
-    ``_micro`` and ``_macro``. Classes without positives are logged and left out of ``mAP`` and the macro means.
+    ``_micro`` and ``_macro``, followed by the mean ``loss`` if the model returns that of each image. Classes without
+    positives are logged and left out of ``mAP`` and the macro means.
     Writes ``multilabel.json``, ``per_class.csv`` and ``predictions.csv`` (one row per image, in dataset order).
 
     Args:
@@ -71,6 +72,7 @@ class MultiLabelEvaluator(GatheredEvaluator):
                 ", ".join(absent),
             )
         metrics = summary(probs, labels, per_class, self.threshold)
+        metrics |= predictions.mean_loss()
         if self.output_dir is not None:
             files = self._files(predictions, labels, probs, per_class, metrics)
             write_results(self.output_dir, files, probs if self.save_probabilities else None)
@@ -91,7 +93,9 @@ class MultiLabelEvaluator(GatheredEvaluator):
         }
         return {
             "per_class.csv": csv_text(list(columns), rows),
-            "predictions.csv": csv_text(header, self._prediction_rows(predictions, labels, probs)),
+            "predictions.csv": self._predictions_text(
+                header, self._prediction_rows(predictions, labels, probs), predictions
+            ),
             # Written last: if it exists, the folder is complete.
             "multilabel.json": json_text(content),
         }

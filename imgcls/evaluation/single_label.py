@@ -1,4 +1,4 @@
-"""Top-k accuracy, per-class accuracy and confusion matrix of a softmax classifier."""
+"""Accuracy, precision, recall and F1, and the confusion matrix of a softmax classifier."""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -6,20 +6,25 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from imgcls.config.check import reported_topk
 from imgcls.errors import UserError
 from imgcls.evaluation.gathered import GatheredEvaluator, Predictions, csv_text, json_text, number, write_results
-from imgcls.evaluation.metrics import confusion_matrix, per_class_accuracy, topk_accuracy
+from imgcls.evaluation.metrics import class_scores, confusion_matrix, topk_accuracy
 
 
 class ImageNetEvaluator(GatheredEvaluator):
-    """Accuracy of single-label classification: ``{"accuracy": {"top1": ..., "top5": ...}}``, 0 to 100.
+    """Metrics of single-label classification, 0 to 100, under the task ``"accuracy"``.
+
+    They are the top-k accuracies, ``balanced`` (mean accuracy of the classes that have images), ``precision_macro``,
+    ``recall_macro`` and ``F1_macro`` (means over the classes that have images or were predicted), followed by the mean
+    ``loss`` if the model returns that of each image.
 
     Writes ``accuracy.json``, ``per_class.csv``, ``confusion_matrix.csv`` (rows are true classes) and
     ``predictions.csv`` (one row per image, in dataset order).
 
     Args:
         classes, distributed, output_dir, save_probabilities: as for ``GatheredEvaluator``.
-        topk: each k to report; values above the number of classes are left out.
+        topk: each k to report; those from the number of classes on, which give 100 %, are left out unless none remains.
 
     Raises:
         UserError: ``classes`` is empty, or ``topk`` leaves nothing to report.
@@ -34,7 +39,7 @@ class ImageNetEvaluator(GatheredEvaluator):
         save_probabilities: bool = False,
     ) -> None:
         super().__init__(classes, distributed, output_dir, save_probabilities)
-        self.topk = sorted({k for k in topk if k <= len(self.classes)})
+        self.topk = reported_topk(topk, len(self.classes))
         if not self.topk or self.topk[0] < 1:
             raise UserError(
                 f"TEST.TOPK is {tuple(topk)}: give at least one k from 1 to the number of classes, {len(self.classes)}"
@@ -75,19 +80,31 @@ class ImageNetEvaluator(GatheredEvaluator):
 
     def _score(self, predictions: Predictions) -> OrderedDict[str, OrderedDict[str, float]]:
         labels, pred = predictions.joined("labels"), predictions.joined("pred_classes")
+        matrix = confusion_matrix(pred[:, 0], labels, len(self.classes))
+        per_class = class_scores(matrix)
         metrics = OrderedDict((f"top{k}", topk_accuracy(pred, labels, k).item()) for k in self.topk)
+        metrics["balanced"] = per_class["accuracy"].nanmean().item()
+        metrics |= {f"{name}_macro": per_class[name].nanmean().item() for name in ("precision", "recall", "F1")}
+        metrics |= predictions.mean_loss()
         if self.output_dir is not None:
-            files = self._files(predictions, labels, pred[:, 0], metrics)
+            files = self._files(predictions, labels, pred[:, 0], matrix, per_class, metrics)
             write_results(self.output_dir, files, predictions.joined("probs") if self.save_probabilities else None)
         return OrderedDict(accuracy=metrics)
 
     def _files(
-        self, predictions: Predictions, labels: Tensor, pred: Tensor, metrics: Mapping[str, float]
+        self,
+        predictions: Predictions,
+        labels: Tensor,
+        pred: Tensor,
+        matrix: Tensor,
+        per_class: Mapping[str, Tensor],
+        metrics: Mapping[str, float],
     ) -> dict[str, str]:
-        names, columns = self.classes, ("class", "images", "accuracy")
-        matrix = confusion_matrix(pred, labels, len(names))
-        counts, accuracy = matrix.sum(dim=1).tolist(), [number(a) for a in per_class_accuracy(matrix).tolist()]
-        per_class = list(zip(names, counts, accuracy, strict=True))
+        names = self.classes
+        columns = {"class": names, "images": matrix.sum(dim=1).tolist()}
+        # The recall of a class is its accuracy.
+        columns |= {name: [number(v) for v in per_class[name].tolist()] for name in ("accuracy", "precision", "F1")}
+        rows = list(zip(*columns.values(), strict=True))
         predicted = zip(
             predictions.image_ids,
             predictions.file_names,
@@ -99,15 +116,17 @@ class ImageNetEvaluator(GatheredEvaluator):
         content = {
             "metrics": metrics,
             "num_images": len(labels),
-            "per_class": [dict(zip(columns, row, strict=True)) for row in per_class],
+            "per_class": [dict(zip(columns, row, strict=True)) for row in rows],
         }
         return {
-            "per_class.csv": csv_text(columns, per_class),
+            "per_class.csv": csv_text(list(columns), rows),
             "confusion_matrix.csv": csv_text(
                 ["true \\ predicted", *names],
                 ([name, *row] for name, row in zip(names, matrix.tolist(), strict=True)),
             ),
-            "predictions.csv": csv_text(("image_id", "file_name", "label", "pred", "score"), predicted),
+            "predictions.csv": self._predictions_text(
+                ("image_id", "file_name", "label", "pred", "score"), predicted, predictions
+            ),
             # Written last: if it exists, the folder is complete.
             "accuracy.json": json_text(content),
         }

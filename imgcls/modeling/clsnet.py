@@ -120,11 +120,13 @@ class ClsNet(nn.Module):
         """Computes losses in training mode and predictions in evaluation mode.
 
         Args:
-            batched_inputs: see ``structures.as_batch``. Labels are needed only in training.
+            batched_inputs: see ``structures.as_batch``. Labels are needed only in training. In evaluation mode, a batch
+                that has them also gets a loss for each image.
 
         Returns:
             ``{"loss_cls": scalar}``, or one dict per image: ``"pred_classes"`` ``(k,)`` int64 best first, ``"scores"``
-            ``(k,)`` float32 in [0, 1], and with the sigmoid head ``"probs"`` ``(K,)``.
+            ``(k,)`` float32 in [0, 1], with the sigmoid head ``"probs"`` ``(K,)``, and with labels the float32 scalar
+            ``"loss"``, which has neither label smoothing nor ``POS_WEIGHT``.
 
         Raises:
             UserError: a training batch has no labels, or the caller is detectron2's ``DefaultPredictor``.
@@ -133,11 +135,16 @@ class ClsNet(nn.Module):
             _refuse_default_predictor(batched_inputs)
         batch = as_batch(batched_inputs)
         logits = self.logits(batch.images)
-        if not self.training:
-            return self._predictions(self.loss.probabilities(logits))
-        if batch.labels is None:
-            raise UserError('a training batch has no "label"; every record needs one')
-        return {"loss_cls": self.loss(logits, batch.labels.to(self.device, non_blocking=True))}
+        labels = None if batch.labels is None else batch.labels.to(self.device, non_blocking=True)
+        if self.training:
+            if labels is None:
+                raise UserError('a training batch has no "label"; every record needs one')
+            return {"loss_cls": self.loss(logits, labels)}
+        results = self._predictions(self.loss.probabilities(logits))
+        if labels is not None:
+            for result, loss in zip(results, self.loss.per_image(logits, labels), strict=True):
+                result["loss"] = loss
+        return results
 
     def logits(self, images: Tensor) -> Tensor:
         """Maps raw images ``(N, C, H, W)``, 0-255, uint8 or float, to logits ``(N, K)``."""

@@ -11,14 +11,13 @@ from imgcls.errors import UserError, UserFileNotFoundError
 _METRICS = {
     "top1": "top-1",
     "top5": "top-5",
-    "balanced_accuracy": "balanced accuracy",
+    "balanced": "balanced accuracy",
     "mAP": "mAP",
     "F1_micro": "F1 (micro)",
     "F1_macro": "F1 (macro)",
     "AP": "AP",
     "AP50": "AP50",
 }
-_VALIDATION_LOSS = ("loss", "val_loss", "validation_loss")
 
 
 class Series(NamedTuple):
@@ -73,7 +72,7 @@ def loss_series(history: dict[int, dict[str, Any]], x: Callable[[int], float]) -
     found = [Series("training loss", _points(history, "total_loss", x))]
     for key in _keys(history):
         prefix, _, last = key.rpartition("/")
-        if prefix and last in _VALIDATION_LOSS:
+        if prefix and last == "loss":
             found.append(Series(_join(_source(prefix), "validation loss"), _points(history, key, x)))
     return [series for series in found if series.points]
 

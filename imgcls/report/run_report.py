@@ -79,6 +79,8 @@ def metric_title(name: str) -> str:
     """What a metric is called: ``"top1"`` becomes "top-1 accuracy"."""
     if top := re.fullmatch(r"top(\d+)", name):
         return f"top-{top[1]} accuracy"
+    if name == "balanced":
+        return "balanced accuracy"
     words = name.split("_")
     return f"{words[0]} ({words[1]})" if words[-1] in ("micro", "macro") else " ".join(words)
 
@@ -121,7 +123,7 @@ def _position(length: float | None) -> Callable[[int], float]:
 def _summary(run: RunFiles, images: TrainingImages) -> str:
     cards = []
     for results in run.results:
-        for name, value in list(results.content["metrics"].items())[:6]:
+        for name, value in results.content["metrics"].items():
             key = "/".join(filter(None, (results.name, results.task, name)))
             source = f"<small>{markup.name(results.name)}</small>" if results.name else ""
             cards.append(

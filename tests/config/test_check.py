@@ -145,6 +145,7 @@ def best_metric(name, sets=("a",), meta="ClsNet", **changes):
 
 
 TWO = ("folder:x/a", "b")
+MACRO = "accuracy/balanced, accuracy/precision_macro, accuracy/recall_macro, accuracy/F1_macro"
 
 
 @pytest.mark.parametrize(
@@ -154,6 +155,7 @@ TWO = ("folder:x/a", "b")
         ("accuracy/top5", {"classes": -1}), ("ema/accuracy/top1", {"ema": 0.9}), ("accuracy/top1", {"ema": 0.9}),
         ("folder:x/a/accuracy/top1", {"sets": TWO}), ("ema/b/accuracy/top5", {"sets": TWO, "ema": 0.9}),
         ("accuracy/top1", {"sets": ("a", "a")}), ("multilabel/F1_micro", {"head": "sigmoid"}),
+        ("accuracy/balanced", {}), ("ema/accuracy/F1_macro", {"ema": 0.9}), ("accuracy/top5", {"classes": 6}),
         ("bbox/AP", {"meta": "RetinaNet"}), ("segm/AP50", {"meta": "GeneralizedRCNN"}),
         ("b/bbox/AP-cat", {"meta": "RetinaNet", "sets": TWO}), ("ema/bbox/AP", {"meta": "RetinaNet", "ema": 0.9}),
     ],
@@ -165,11 +167,13 @@ def test_metrics_of_the_evaluators_are_accepted(name, changes):
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("top1", {}, 'allowed: "", or one of accuracy/top1, accuracy/top5$'),
-        ("accuracy/top5", {"classes": 4}, "or one of accuracy/top1$"),
-        ("ema/accuracy/top1", {}, r"accuracy/top5; averaged weights need SOLVER\.EMA_DECAY above 0$"),
-        ("ema/top1", {"ema": 0.9}, "accuracy/top5, or ema/ and one of these$"),
-        ("accuracy/top1", {"sets": TWO}, "accuracy/top5 after one of folder:x/a/, b/$"),
+        ("top1", {}, f'allowed: "", or one of accuracy/top1, accuracy/top5, {MACRO}$'),
+        ("accuracy/top5", {"classes": 5}, f"or one of accuracy/top1, {MACRO}$"),
+        ("accuracy/loss", {}, "accuracy/F1_macro; not a loss, because the largest value is taken as the best$"),
+        ("multilabel/loss", {"head": "sigmoid"}, "multilabel/exact_match; not a loss, because"),
+        ("ema/accuracy/top1", {}, r"accuracy/F1_macro; averaged weights need SOLVER\.EMA_DECAY above 0$"),
+        ("ema/top1", {"ema": 0.9}, "accuracy/F1_macro, or ema/ and one of these$"),
+        ("accuracy/top1", {"sets": TWO}, "accuracy/F1_macro after one of folder:x/a/, b/$"),
         ("ema/accuracy/top1", {"sets": TWO, "ema": 0.9}, "after one of folder:x/a/, b/, ema/folder:x/a/, ema/b/$"),
         ("a/accuracy/top1", {}, "allowed"),
         ("multilabel/mAP", {}, "or one of accuracy"),

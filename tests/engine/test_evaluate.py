@@ -1,3 +1,4 @@
+import csv
 import json
 
 import numpy as np
@@ -24,7 +25,9 @@ def test_weights_and_their_average_are_both_evaluated(averaged, tiny_cfg, tmp_pa
         assert json.loads((folder / path).read_text())["metrics"] == pytest.approx(expected["accuracy"])
     assert (folder / "predictions.csv").read_text() != (folder / "ema" / "predictions.csv").read_text()
     lines = [json.loads(line) for line in (tmp_path / "output" / "metrics.json").read_text().splitlines()]
-    assert lines[-1]["ema/accuracy/top1"] == results["ema"]["accuracy"]["top1"]
+    for name in ("top1", "F1_macro", "loss"):
+        assert lines[-1][f"ema/accuracy/{name}"] == results["ema"]["accuracy"][name]
+    assert results["accuracy"]["loss"] != results["ema"]["accuracy"]["loss"]
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -49,5 +52,11 @@ def test_probabilities_of_all_classes_are_saved_by_the_config(tiny_cfg, tmp_path
     Trainer(tiny_cfg).train()
     saved = np.load(tmp_path / "output" / "inference" / "probabilities.npy")
     assert saved.shape == (5, 3) and saved.sum(axis=1) == pytest.approx(1, abs=1e-5)
-    rows = (tmp_path / "output" / "inference" / "predictions.csv").read_text().splitlines()[1:]
-    assert [f"{best:.6f}" for best in saved.max(axis=1)] == [row.rpartition(",")[2] for row in rows]
+    with open(tmp_path / "output" / "inference" / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["score"] for row in rows] == [f"{best:.6f}" for best in saved.max(axis=1)]
+    classes = sorted(path.name for path in (tmp_path / "test").iterdir())
+    assert [[row[f"p({name})"] for name in classes] for row in rows] == [[f"{p:.6f}" for p in row] for row in saved]
+    true = [saved[i, classes.index(row["label"])] for i, row in enumerate(rows)]
+    metrics = json.loads((tmp_path / "output" / "inference" / "accuracy.json").read_text())["metrics"]
+    assert metrics["loss"] == pytest.approx(-np.log(true).mean(), rel=1e-5)

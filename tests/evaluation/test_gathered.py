@@ -28,10 +28,11 @@ def score(begin: int, end: int, folder: Path) -> dict:
     labels = torch.randint(0, 7, (17,), generator=generator)
     multi_hot = (torch.rand(17, 7, generator=generator) < 0.4).float()
     probs = torch.rand(17, 7, generator=generator)
+    losses = torch.rand(17, generator=generator) * torch.logspace(-6, 6, 17)  # their sum depends on the order
     images = torch.zeros(17, 3, 2, 2)
     evaluators = [
-        (ImageNetEvaluator(CLASSES, output_dir=str(folder / "single")), labels),
-        (MultiLabelEvaluator(CLASSES, output_dir=str(folder / "multi")), multi_hot),
+        (ImageNetEvaluator(CLASSES, output_dir=str(folder / "single"), save_probabilities=True), labels),
+        (MultiLabelEvaluator(CLASSES, output_dir=str(folder / "multi"), save_probabilities=True), multi_hot),
     ]
     result = {}
     for evaluator, truth in evaluators:
@@ -44,11 +45,9 @@ def score(begin: int, end: int, folder: Path) -> dict:
                 "image_id": ids,
                 "file_name": [f"{i}.png" for i in ids],
             }
-            top = probs[part].topk(5)
-            keys = ("scores", "pred_classes", "probs")
-            evaluator.process(
-                inputs, [dict(zip(keys, row, strict=True)) for row in zip(*top, probs[part], strict=True)]
-            )
+            keys = ("scores", "pred_classes", "probs", "loss")
+            values = (*probs[part].topk(7), probs[part], losses[part])
+            evaluator.process(inputs, [dict(zip(keys, row, strict=True)) for row in zip(*values, strict=True)])
         result.update(evaluator.evaluate())
     return result
 
@@ -79,11 +78,12 @@ def two_processes(tmp_path_factory) -> Path:
 def test_two_processes_give_the_result_of_one(split, two_processes, tmp_path):
     expected = score(0, 17, tmp_path)
     assert 0 < expected["accuracy"]["top1"] < 100 and 0 < expected["multilabel"]["mAP"] < 100
+    assert expected["accuracy"]["loss"] == expected["multilabel"]["loss"] > 0
     first, second = (json.loads((two_processes / f"rank{rank}.json").read_text())[split] for rank in range(2))
     assert first == expected
     assert second == {}
     names = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.*"))
-    assert len(names) == 7
+    assert len(names) == 9
     for name in names:
         assert (two_processes / split / name).read_bytes() == (tmp_path / name).read_bytes(), name
 
@@ -92,7 +92,8 @@ def test_without_distributed_each_process_scores_its_own(tmp_path):
     evaluator = ImageNetEvaluator(CLASSES, topk=[1], distributed=False)
     output = {"pred_classes": torch.tensor([3]), "scores": torch.tensor([0.9])}
     evaluator.process([{"image": torch.zeros(3, 2, 2), "label": 3, "image_id": 0}], [output])
-    assert evaluator.evaluate() == {"accuracy": {"top1": 100.0}}
+    result = evaluator.evaluate()["accuracy"]
+    assert result.pop("top1") == 100 and set(result.values()) == {100.0}
 
 
 def test_any_name_survives_in_a_table(tmp_path):

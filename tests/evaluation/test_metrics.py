@@ -8,14 +8,15 @@ import torch
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
+    balanced_accuracy_score,
     f1_score,
     precision_recall_fscore_support,
-    recall_score,
     top_k_accuracy_score,
 )
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
+from torchmetrics.functional.classification import multiclass_f1_score, multiclass_precision, multiclass_recall
 
-from imgcls.evaluation.metrics import confusion_matrix, per_class_accuracy, per_class_metrics, summary, topk_accuracy
+from imgcls.evaluation.metrics import class_scores, confusion_matrix, per_class_metrics, summary, topk_accuracy
 
 
 @pytest.fixture
@@ -47,16 +48,42 @@ def test_top1_equals_accuracy_on_non_contiguous_tensors(scored):
     assert topk_accuracy(pred, strided, 1) == pytest.approx(100 * expected, abs=1e-9)
 
 
-def test_confusion_matrix_and_per_class_accuracy(scored):
+def test_confusion_matrix_equals_scikit_learn(scored):
     scores, labels = scored
     pred = scores.topk(3).indices[:, 0]
     assert not pred.is_contiguous()
     matrix = confusion_matrix(pred, labels, 7)
     assert np.array_equal(matrix, sklearn_confusion_matrix(labels, pred, labels=range(7)))
-    accuracy = per_class_accuracy(matrix)
-    expected = recall_score(labels, pred, labels=range(7), average=None, zero_division=np.nan)
-    assert np.isnan(expected[5])
-    np.testing.assert_allclose(accuracy, 100 * expected)
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+@pytest.mark.parametrize("case", ["absent and predicted", "absent", "never predicted"])
+def test_class_scores_and_their_means_equal_scikit_learn_and_torchmetrics(scored, case):
+    scores, labels = scored
+    if case != "absent and predicted":
+        scores[:, 5] = 0
+    if case == "never predicted":
+        labels[:3] = 5
+    pred = scores.argmax(dim=1)
+    result = class_scores(confusion_matrix(pred, labels, 7))
+    assert list(result) == ["accuracy", "precision", "recall", "F1"]
+
+    present = np.bincount(labels, minlength=7) > 0
+    occurs = present | (np.bincount(pred, minlength=7) > 0)
+    assert present[5] == (case == "never predicted") and occurs[5] == (case != "absent")
+    precision, recall, f1, _ = precision_recall_fscore_support(labels, pred, labels=range(7), zero_division=0)
+    np.testing.assert_allclose(result["accuracy"], np.where(present, 100 * recall, np.nan))
+    for name, expected in (("precision", precision), ("recall", recall), ("F1", f1)):
+        np.testing.assert_allclose(result[name], np.where(occurs, 100 * expected, np.nan))
+
+    mean = {name: values.nanmean().item() for name, values in result.items()}
+    assert mean["accuracy"] == pytest.approx(100 * balanced_accuracy_score(labels, pred))
+    macro = precision_recall_fscore_support(labels, pred, average="macro", zero_division=0)
+    functions = multiclass_precision, multiclass_recall, multiclass_f1_score
+    for name, expected, function in zip(("precision", "recall", "F1"), macro, functions, strict=False):
+        assert mean[name] == pytest.approx(100 * expected)
+        assert mean[name] == pytest.approx(100 * function(pred, labels, 7, average="macro").item(), rel=1e-5)
+    assert (mean["recall"] != mean["accuracy"]) == (case == "absent and predicted")
 
 
 def test_one_image_and_one_class():

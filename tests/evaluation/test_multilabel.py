@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.evaluation import print_csv_format
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import average_precision_score, f1_score, log_loss
 
 from imgcls.errors import UserError
 from imgcls.evaluation import MultiLabelEvaluator
@@ -24,6 +24,10 @@ def make(n: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
     probs = (torch.rand(n, 4, generator=generator) + 0.4 * labels) / 1.4
     probs[1] = torch.tensor([0.1, 0.9, 0.7, 0.2])
     return probs, labels
+
+
+def make_losses(probs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.binary_cross_entropy(probs, labels, reduction="none").mean(dim=1)
 
 
 def make_outputs(probs: torch.Tensor) -> list[dict]:
@@ -45,13 +49,16 @@ def make_inputs(labels: torch.Tensor, stacked: bool):
 def test_result_files_and_the_absent_class(stacked, tmp_path, caplog):
     probs, labels = make()
     evaluator = MultiLabelEvaluator(CLASSES, threshold=0.6, output_dir=str(tmp_path))
-    evaluator.process(make_inputs(labels, stacked), make_outputs(probs))
+    outputs = [{**o, "loss": v} for o, v in zip(make_outputs(probs), make_losses(probs, labels), strict=True)]
+    evaluator.process(make_inputs(labels, stacked), outputs)
     result = evaluator.evaluate()
     assert "1 of 4 classes have no positive and are left out of the macro means: bird" in caplog.text
 
     metrics = result["multilabel"]
     names = "mAP mAP_micro precision_micro recall_micro F1_micro precision_macro recall_macro F1_macro exact_match"
-    assert list(metrics) == names.split()
+    assert list(metrics) == [*names.split(), "loss"]
+    columns = [log_loss(labels[:, i], probs[:, i], labels=[0, 1]) for i in range(4)]
+    assert metrics["loss"] == pytest.approx(np.mean(columns), rel=1e-5)
     assert all(type(value) is float for value in metrics.values())
     kept = [0, 1, 3]
     expected = average_precision_score(labels[:, kept], probs[:, kept], average=None)
@@ -128,3 +135,6 @@ def test_all_probabilities_are_saved_on_request(tmp_path):
         path = tmp_path / "probabilities.npy"
         assert path.exists() == saves
         assert not saves or np.array_equal(np.load(path), probs.numpy())
+        header, *rows = read(tmp_path / "predictions.csv")
+        assert header[6:] == ([f"p({name})" for name in CLASSES] if saves else [])
+        assert not saves or rows[5][6:] == [f"{p:.6f}" for p in probs[5].tolist()]

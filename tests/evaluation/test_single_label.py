@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import torch
 from detectron2.evaluation import print_csv_format, verify_results
-from sklearn.metrics import accuracy_score, confusion_matrix, top_k_accuracy_score
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+    top_k_accuracy_score,
+)
 
 from imgcls.config import get_cfg
 from imgcls.errors import UserError
@@ -24,9 +32,10 @@ def make_scores(n: int) -> tuple[torch.Tensor, torch.Tensor]:
     return scores.softmax(dim=1), labels
 
 
-def make_outputs(scores: torch.Tensor, k: int = 5) -> list[dict]:
+def make_outputs(scores: torch.Tensor, k: int = 5, loss: torch.Tensor | None = None) -> list[dict]:
     top = scores.topk(k)
-    return [{"pred_classes": p, "scores": s} for s, p in zip(*top, strict=True)]
+    outputs = [{"pred_classes": p, "scores": s} for s, p in zip(*top, strict=True)]
+    return outputs if loss is None else [{**o, "loss": v} for o, v in zip(outputs, loss, strict=True)]
 
 
 def make_inputs(labels: torch.Tensor, start: int = 0, stacked: bool = False):
@@ -45,25 +54,32 @@ def run(evaluator: ImageNetEvaluator, scores: torch.Tensor, labels: torch.Tensor
     evaluator.reset()
     for start in range(0, len(labels), 16):
         part = slice(start, start + 16)
-        evaluator.process(make_inputs(labels[part], start, stacked), make_outputs(scores[part]))
+        loss = scores[part].log().gather(1, labels[part, None]).neg()[:, 0]
+        evaluator.process(make_inputs(labels[part], start, stacked), make_outputs(scores[part], loss=loss))
     return evaluator.evaluate()
 
 
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
 @pytest.mark.parametrize("stacked", [False, True])
 def test_result_equals_scikit_learn_and_detectron2_takes_it(stacked, caplog):
     scores, labels = make_scores(50)
+    pred = scores.argmax(dim=1)
     result = run(ImageNetEvaluator(CLASSES, topk=(5, 1, 2)), scores, labels, stacked)
     expected = {f"top{k}": 100 * top_k_accuracy_score(labels, scores, k=k, labels=range(7)) for k in (1, 2, 5)}
     assert expected["top1"] < expected["top2"] < expected["top5"] < 100
-    assert result == {"accuracy": pytest.approx(expected, abs=1e-9)}
-    assert list(result["accuracy"]) == ["top1", "top2", "top5"]
+    expected["balanced"] = 100 * balanced_accuracy_score(labels, pred)
+    macro = precision_recall_fscore_support(labels, pred, average="macro", zero_division=0)
+    expected |= dict(zip(("precision_macro", "recall_macro", "F1_macro"), 100 * np.array(macro[:3]), strict=True))
+    expected["loss"] = log_loss(labels, scores.double() / scores.double().sum(dim=1, keepdim=True), labels=range(7))
+    assert result == {"accuracy": pytest.approx(expected, rel=1e-6)}
+    assert list(result["accuracy"]) == list(expected), "the first is the default of TEST.BEST_METRIC"
     assert all(type(value) is float for value in result["accuracy"].values())
 
     with caplog.at_level("INFO"):
         print_csv_format(result)
-    assert "top1,top2,top5" in caplog.text
+    assert "top1,top2,top5,balanced,precision_macro,recall_macro,F1_macro,loss" in caplog.text
     cfg = get_cfg()
-    cfg.TEST.EXPECTED_RESULTS = [["accuracy", "top1", expected["top1"], 0.01]]
+    cfg.TEST.EXPECTED_RESULTS = [["accuracy", name, expected[name], 0.01] for name in ("top1", "balanced", "loss")]
     assert verify_results(cfg, result)
 
 
@@ -78,7 +94,10 @@ def test_files(tmp_path):
     assert content["metrics"] == result["accuracy"] and content["num_images"] == 50
     per_class = {row["class"]: row for row in content["per_class"]}
     assert list(per_class) == CLASSES
-    assert per_class["owl"] == {"class": "owl", "images": 0, "accuracy": None}
+    assert (pred == 6).any(), "the class without images was predicted"
+    assert per_class["owl"] == {"class": "owl", "images": 0, "accuracy": None, "precision": 0.0, "F1": 0.0}
+    f1 = 100 * f1_score(labels, pred, labels=range(7), average=None, zero_division=0)
+    assert [row["F1"] for row in per_class.values()] == pytest.approx(f1.tolist(), abs=1e-6)
     assert per_class["Äpfel"]["images"] == int((labels == 2).sum())
     assert per_class["Äpfel"]["accuracy"] == pytest.approx(100 * accuracy_score(labels[labels == 2], pred[labels == 2]))
 
@@ -87,7 +106,7 @@ def test_files(tmp_path):
     assert np.array_equal(np.array([row[1:] for row in rows], dtype=int), expected)
 
     header, *rows = read(folder / "per_class.csv")
-    assert header == ["class", "images", "accuracy"] and rows[6] == ["owl", "0", ""]
+    assert header == ["class", "images", "accuracy", "precision", "F1"] and rows[6] == ["owl", "0", "", "0.0", "0.0"]
 
     header, *rows = read(folder / "predictions.csv")
     assert header == ["image_id", "file_name", "label", "pred", "score"]
@@ -139,9 +158,9 @@ def test_folder_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_single_image_and_k_above_the_number_of_classes():
-    evaluator = ImageNetEvaluator(["a", "b", "c"], topk=(1, 3, 5))
+    evaluator = ImageNetEvaluator(["a", "b", "c"], topk=(1, 2, 3, 5))
     evaluator.process(make_inputs(torch.tensor([2])), make_outputs(torch.tensor([[0.5, 0.2, 0.3]]), k=3))
-    assert evaluator.evaluate() == {"accuracy": {"top1": 0.0, "top3": 100.0}}
+    assert list(evaluator.evaluate()["accuracy"].items())[:3] == [("top1", 0.0), ("top2", 100.0), ("balanced", 0.0)]
 
 
 def test_file_names_may_be_missing_and_ids_may_be_text(tmp_path):
@@ -202,6 +221,38 @@ def test_outputs_that_cannot_be_scored():
         ImageNetEvaluator(CLASSES).process(labelled([0, 1]), nan)
 
 
+def make_binary(scores: torch.Tensor, **options) -> dict:
+    evaluator = ImageNetEvaluator(["a", "b"], **options)
+    evaluator.process(labelled([0, 1]), make_outputs(scores, k=2))
+    return evaluator.evaluate()["accuracy"]
+
+
+def test_a_top_k_that_is_always_100_is_left_out_unless_no_other_remains():
+    scores = torch.tensor([[0.7, 0.3], [0.6, 0.4]])
+    assert list(make_binary(scores, topk=(1, 2, 5)))[:2] == ["top1", "balanced"]
+    assert list(make_binary(scores, topk=(2, 5)))[:2] == ["top2", "balanced"]
+    assert ImageNetEvaluator(list("abcde")).topk == [1] and ImageNetEvaluator(list("abcdef")).topk == [1, 5]
+    assert ImageNetEvaluator(["only"]).topk == [1]
+
+
+def test_model_without_a_loss_for_each_image_has_no_mean_of_them():
+    scores, labels = make_scores(8)
+    evaluator = ImageNetEvaluator(CLASSES)
+    evaluator.process(make_inputs(labels[:4]), make_outputs(scores[:4], loss=torch.ones(4)))
+    assert evaluator.evaluate()["accuracy"]["loss"] == 1
+    evaluator.process(make_inputs(labels[4:], start=4), make_outputs(scores[4:]))
+    assert "loss" not in evaluator.evaluate()["accuracy"]
+
+
+def test_a_loss_that_is_not_finite_names_the_image():
+    scores, labels = make_scores(2)
+    outputs = make_outputs(scores, loss=torch.tensor([1.0, torch.inf]))
+    with pytest.raises(UserError, match=r"loss for image 1 is not finite.*MODEL.WEIGHTS"):
+        ImageNetEvaluator(CLASSES).process(make_inputs(labels), outputs)
+    with pytest.raises(UserError, match=r"'loss' of an image has the shape \(7,\); allowed: a scalar, or no 'loss'"):
+        ImageNetEvaluator(CLASSES).process(make_inputs(labels), make_outputs(scores, loss=scores))
+
+
 @pytest.mark.parametrize("topk", [(), (5,), (0, 1)])
 def test_topk_that_cannot_be_reported(topk):
     with pytest.raises(UserError, match=r"TEST.TOPK is \(.*from 1 to the number of classes, 3"):
@@ -221,8 +272,23 @@ def test_all_probabilities_are_saved_in_the_order_of_the_classes(tmp_path):
         evaluator.process(make_inputs(labels[part], start), make_outputs(scores[part], k=7))
     evaluator.evaluate()
     assert np.array_equal(np.load(tmp_path / "probabilities.npy"), scores.numpy())
+    header, *rows = read(tmp_path / "predictions.csv")
+    assert header[:5] == ["image_id", "file_name", "label", "pred", "score"]
+    assert header[5:] == [f"p({name})" for name in CLASSES]
+    assert [row[5:] for row in rows] == [[f"{p:.6f}" for p in row] for row in scores.tolist()]
     run(ImageNetEvaluator(CLASSES, output_dir=str(tmp_path)), scores, labels)
     assert not (tmp_path / "probabilities.npy").exists(), "it would belong to the earlier evaluation"
+
+
+@pytest.mark.parametrize(("count", "columns"), [(20, 20), (21, 0)])
+def test_more_than_20_probabilities_are_only_in_the_array(count, columns, tmp_path):
+    scores = torch.eye(count)[:3] * 0.5
+    classes = [f"c{i}" for i in range(count)]
+    evaluator = ImageNetEvaluator(classes, output_dir=str(tmp_path), save_probabilities=True)
+    evaluator.process(make_inputs(torch.tensor([0, 1, 2])), make_outputs(scores, k=count))
+    evaluator.evaluate()
+    assert np.load(tmp_path / "probabilities.npy").shape == (3, count)
+    assert {len(row) for row in read(tmp_path / "predictions.csv")} == {5 + columns}
 
 
 def test_a_model_that_returns_only_the_best_classes_cannot_have_them_saved(tmp_path):

@@ -80,6 +80,20 @@ def test_sigmoid_inference_adds_all_probabilities():
     torch.testing.assert_close(torch.stack([r["probs"] for r in net(batch)]), probs)
 
 
+@pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_inference_with_labels_adds_the_plain_loss_of_each_image(multi_label, stacked):
+    net = make_net(SigmoidLoss([1.0, 2.0, 3.0, 4.0]) if multi_label else SoftmaxLoss(label_smoothing=0.3)).eval()
+    labels = torch.tensor([[1.0, 0, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]]) if multi_label else torch.tensor([0, 3, 1])
+    batch = inputs(label=labels)
+    logits = net.logits(torch.stack([x["image"] for x in batch]))
+    plain = functional.binary_cross_entropy_with_logits if multi_label else functional.cross_entropy
+    results = net(stack(batch) if stacked else batch)
+    for result, row, label in zip(results, logits, labels, strict=True):
+        assert result["loss"].shape == () and result["loss"].dtype == torch.float32
+        torch.testing.assert_close(result["loss"], plain(row[None], label[None]))
+
+
 def test_multi_label_training():
     net = make_net(SigmoidLoss()).train()
     labels = torch.tensor([[1.0, 0, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]])

@@ -50,3 +50,23 @@ def test_half_precision_logits_under_autocast_give_a_float32_loss(loss, labels):
 
 def test_pos_weight_is_not_saved_with_the_weights():
     assert not SigmoidLoss([1.0, 2.0]).state_dict()
+
+
+def test_loss_of_each_image_has_no_smoothing_and_no_weight():
+    labels, hot = torch.tensor([0, 2]), torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    single = SoftmaxLoss(0.3).per_image(LOGITS.half(), labels.int())
+    assert single.dtype == torch.float32 and single.shape == (2,)
+    assert single.mean().item() == pytest.approx(SoftmaxLoss()(LOGITS.half(), labels).item(), rel=1e-6)
+    assert single[0] != single[1]
+    several = SigmoidLoss([3.0, 1.0, 0.5]).per_image(LOGITS.half(), hot.bool())
+    assert several.dtype == torch.float32 and several.shape == (2,)
+    assert several.mean().item() == pytest.approx(SigmoidLoss()(LOGITS.half(), hot).item(), rel=1e-6)
+
+
+def test_labels_that_do_not_fit_have_no_loss_and_are_left_to_the_evaluator():
+    """Without the check, a GPU would stop the process at an index that is out of range."""
+    loss = SoftmaxLoss().per_image(LOGITS.expand(4, 2, 3)[:, 0], torch.tensor([-1, 3, -100, 1]))
+    assert loss.isnan().tolist() == [True, True, True, False]
+    assert SoftmaxLoss().per_image(LOGITS, torch.ones(2, 3)).isnan().tolist() == [True, True]
+    assert SigmoidLoss().per_image(LOGITS, torch.tensor([0, 1])).isnan().tolist() == [True, True]
+    assert SigmoidLoss().per_image(LOGITS, torch.ones(2, 4)).isnan().tolist() == [True, True]

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from imgcls.evaluation import ImageNetEvaluator, MultiLabelEvaluator
+from imgcls.modeling.losses import SigmoidLoss, SoftmaxLoss
 
 
 @pytest.fixture
@@ -39,7 +40,10 @@ def make_run():
             classes, output_dir=str(folder / "inference"), save_probabilities=probabilities
         )
         top = probs.topk(len(classes))
-        outputs = [{"scores": s, "pred_classes": c, "probs": p} for s, c, p in zip(*top, probs, strict=True)]
+        loss = SigmoidLoss() if multi_label else SoftmaxLoss()
+        values = (*top, probs, loss.per_image(probs.logit() if multi_label else probs.log(), labels))
+        keys = ("scores", "pred_classes", "probs", "loss")
+        outputs = [dict(zip(keys, row, strict=True)) for row in zip(*values, strict=True)]
         ids = list(range(num_images))
         images = torch.zeros(num_images, 1, 1, 1)
         evaluator.process({"image": images, "label": labels, "image_id": ids, "file_name": names}, outputs)

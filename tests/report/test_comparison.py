@@ -28,7 +28,8 @@ def test_metrics_curves_and_changed_keys(runs, tmp_path):
         mark = ' class="number best"' if value == max(values) else ' class="number"'
         assert f'<td{mark} data-value="{value}"><b data-metric="{name}/accuracy/top1">{value:.2f} %</b>' in page
     assert "SOLVER.BASE_LR" in page and "SOLVER.MAX_ITER" not in page and "OUTPUT_DIR" not in page
-    assert page.count('<polyline class="line') == 4 and ">epoch</text>" in page
+    # Of each run: training and validation loss, top-1, balanced accuracy and F1.
+    assert page.count('<polyline class="line') == 2 * 5 and ">epoch</text>" in page
     assert "&lt;b&gt;" in page and "<b></b>" not in page and "largest difference" in page
 
 

@@ -52,9 +52,7 @@ def series(found) -> dict:
 
 
 def test_training_and_validation_loss(tmp_path):
-    write(
-        tmp_path / "m", [loss(9, 3.0, loss_cls=3.0), loss(19, 2.0, **{"accuracy/val_loss": 2.5, "a/accuracy/loss": 1})]
-    )
+    write(tmp_path / "m", [loss(9, 3.0, loss_cls=3.0), loss(19, 2.0, **{"accuracy/loss": 2.5, "a/accuracy/loss": 1})])
     found = series(loss_series(read_history(tmp_path / "m"), lambda i: (i + 1) / 10))
     assert found == {
         "training loss": [(1.0, 3.0), (2.0, 2.0)],
@@ -65,12 +63,14 @@ def test_training_and_validation_loss(tmp_path):
 
 def test_metrics_of_test_sets_averaged_weights_and_training_batches(tmp_path):
     scalars = {"accuracy/top1": 70.0, "ema/accuracy/top1": 71.0, "train/top1": 80.0, "b $/multilabel/mAP": 9.0}
+    scalars["accuracy/balanced"] = 60.0
     other = {"accuracy/unknown": 1.0, "lr/top": 1, "time": 4}
     write(tmp_path / "m", [loss(19, 1, **scalars, **other), loss(39, 1, **{"accuracy/top1": float("nan")})])
     found = metric_series(read_history(tmp_path / "m"), float)
     assert [(line.name, line.dashed) for line in found] == [
         ("top-1", False),
         ("ema: top-1", False),
+        ("balanced accuracy", False),
         ("b $: mAP", False),
         ("training batches: top-1", True),
     ]

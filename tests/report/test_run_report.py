@@ -48,15 +48,18 @@ def write(folder: Path, name: str, metrics: dict) -> Path:
 
 
 def test_inference_folder_and_table(tmp_path):
-    write(tmp_path / "inference", "accuracy.json", {"top1": 98.7654, "top5": 100.0, "val_loss": 0.51234})
+    write(
+        tmp_path / "inference", "accuracy.json", {"top1": 98.7654, "balanced": 100.0, "F1_macro": 97.5, "loss": 0.51234}
+    )
     write(tmp_path / "inference" / "ema" / "b", "multilabel.json", {"mAP": 97.0, "mAP_micro": None, "exact_match": 9.5})
     first, second = find_results(tmp_path)
     assert (first.folder, first.name, first.task) == (tmp_path / "inference", "", "accuracy")
     assert (second.name, second.task) == ("ema/b", "multilabel")
     assert metrics_table(first).splitlines() == [
-        "top-1 accuracy   98.77 %",
-        "top-5 accuracy  100.00 %",
-        "val loss          0.5123",
+        "top-1 accuracy      98.77 %",
+        "balanced accuracy  100.00 %",
+        "F1 (macro)          97.50 %",
+        "loss                 0.5123",
         "on 1,234 test images",
     ]
     assert metrics_table(second).splitlines()[:3] == [
@@ -109,9 +112,13 @@ def test_numbers_on_the_page_are_those_of_the_files(make_run, tmp_path):
     page = Page(write_report(tmp_path / "run").page)
     content = json.loads((tmp_path / "run" / "inference" / "accuracy.json").read_text())
     assert page.metrics["accuracy/top1"] == f"{content['metrics']['top1']:.2f} %"
+    for name in ("balanced", "precision_macro", "recall_macro", "F1_macro"):
+        assert page.metrics[f"accuracy/{name}"] == f"{content['metrics'][name]:.2f} %"
+    assert page.metrics["accuracy/loss"] == f"{content['metrics']['loss']:.4f}"
+    assert "training loss" in page.text and "validation loss" in page.text
     cells = [attrs["data-value"] for tag, attrs in page.tags if tag == "td" and "data-value" in attrs]
     for row in content["per_class"]:
-        assert repr(row["accuracy"]) in cells and repr(row["images"]) in cells
+        assert all(repr(row[column]) in cells for column in ("images", "accuracy", "precision", "F1"))
     wrong = round(40 * (1 - content["metrics"]["top1"] / 100))
     assert f"{wrong} of 40 test images are wrong" in page.text
     assert "0:00:25 without evaluation" in page.text, "50 iterations of half a second"
