@@ -10,7 +10,7 @@ from imgcls.checkpoint import read_checkpoint
 from imgcls.disk import new_files
 from imgcls.errors import UserError
 from imgcls.inference.classifier import Classifier, load_checkpoint_classifier
-from imgcls.inference.export.exported import load_exported
+from imgcls.inference.export.exported import first_line, load_exported
 from imgcls.inference.export.formats import find_format
 from imgcls.inference.export.graph import ExportGraph
 from imgcls.inference.export.metadata import build_metadata
@@ -83,7 +83,17 @@ def export_classifier(
     records = _read_images(source, reference, verify)
     with new_files(target) as temporary:
         metadata = build_metadata(reference.info, file_digest(source), nhwc)
-        file_format.write(ExportGraph(reference, nhwc), reference.info.input_size, metadata, str(temporary), opset)
+        graph = ExportGraph(reference, nhwc)
+        try:
+            file_format.write(graph, reference.info.input_size, metadata, str(temporary), opset)
+        except (UserError, OSError):
+            raise
+        # Exporters raise anything for an operator or an opset that they do not know, with reports of many lines.
+        except Exception as error:
+            wanted = file_format.title if opset is None else f"{file_format.title} with opset {opset}"
+            raise UserError(
+                f"{source} cannot be exported as {wanted} ({first_line(error)}); export it to another format"
+            ) from error
         proof = compare(reference, load_exported(str(temporary), "cpu"), records)
         if not proof.holds:
             raise UserError(
@@ -121,8 +131,8 @@ def _read_images(source: str, reference: Classifier, verify: str | None) -> list
         ) from error
     if len(records) < MIN_IMAGES:
         raise UserError(
-            f"--verify {', '.join(names)}: has {len(records)} images; at least {MIN_IMAGES} are needed, name another set "
-            "with --verify DATASET"
+            f"--verify {', '.join(names)}: has {len(records)} images; at least {MIN_IMAGES} are needed, name another "
+            "set with --verify DATASET"
         )
     return records
 
