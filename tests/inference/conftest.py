@@ -18,12 +18,6 @@ def randomise(model):
     return model
 
 
-@pytest.fixture(scope="session")
-def randomised():
-    """``randomised(model)``: a model whose outputs depend on its images, although it was not trained."""
-    return randomise
-
-
 @pytest.fixture
 def save_classifier(tiny_cfg, tmp_path):
     """``save_classifier(temperature=2.0)``: a checkpoint of ``tiny_cfg``, with other "imgcls" entries; its path."""

@@ -61,14 +61,15 @@ def load_exported(path: str, device: str | None = None, classes: Sequence[str] |
     # Every runtime has its own exceptions, with messages of several lines.
     except Exception as error:
         raise UserError(
-            f"{path} cannot be read as {file_format.title} ({first_line(error)}); it is damaged, or made for another "
-            "version of its runtime: export it again from its checkpoint"
+            f"{path} cannot be read as {file_format.title} ({end_of_message(error)}); it is damaged, or for "
+            "another version of its runtime: export it again from its checkpoint"
         ) from error
     if tuple(probabilities.shape) != (1, len(info.classes)):
         raise UserError(f"{path}: has outputs of shape {tuple(probabilities.shape)} for {len(info.classes)} classes")
     return ExportedClassifier(run, info, nhwc)
 
 
-def first_line(error: Exception) -> str:
-    """The beginning of the message of an exception, on one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def end_of_message(error: Exception) -> str:
+    """The end of the message of an exception, on one line; the reason is there, after source lines and signatures."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"... {text[-200:]}"

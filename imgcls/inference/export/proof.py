@@ -7,16 +7,17 @@ from dataclasses import dataclass
 import yaml
 
 from imgcls.checkpoint import read_checkpoint
+from imgcls.data.catalog import get_dataset
 from imgcls.disk import new_files
 from imgcls.errors import UserError
 from imgcls.inference.classifier import Classifier, load_checkpoint_classifier
-from imgcls.inference.export.exported import first_line, load_exported
+from imgcls.inference.export.exported import end_of_message, load_exported
 from imgcls.inference.export.formats import find_format
 from imgcls.inference.export.graph import ExportGraph
 from imgcls.inference.export.metadata import build_metadata
 from imgcls.inference.journal import file_digest
 from imgcls.inference.predictor import Predictor
-from imgcls.inference.score import build_loader, read_labelled
+from imgcls.inference.score import build_loader
 
 MIN_IMAGES = 64
 MAX_DIFFERENCE = 1e-4
@@ -92,7 +93,7 @@ def export_classifier(
         except Exception as error:
             wanted = file_format.title if opset is None else f"{file_format.title} with opset {opset}"
             raise UserError(
-                f"{source} cannot be exported as {wanted} ({first_line(error)}); export it to another format"
+                f"{source} cannot be exported as {wanted} ({end_of_message(error)}); export it to another format"
             ) from error
         proof = compare(reference, load_exported(str(temporary), "cpu"), records)
         if not proof.holds:
@@ -122,7 +123,7 @@ def _read_images(source: str, reference: Classifier, verify: str | None) -> list
     if not names:
         raise UserError(f"{source}: its config names no test set; give real images with --verify DATASET")
     try:
-        records = [record for name in names for record in read_labelled(name, reference.info).records]
+        records = [record for name in names for record in get_dataset(name, reference.info.classes).records]
     except UserError as error:
         if verify:
             raise UserError(f"--verify {error}") from error

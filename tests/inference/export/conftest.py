@@ -51,6 +51,35 @@ def tiny_config(head: str) -> CfgNode:
     return cfg
 
 
+@torch.no_grad()
+def spread_outputs(model):
+    """Gives a network without training the statistics of some images, and logits that differ between images."""
+    images = coarse_images(32)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the statistics of what it gets next
+            module.weight.uniform_(0.5, 1.5)
+            module.bias.uniform_(-0.5, 0.5)
+    model.train().logits(images)
+    logits = model.eval().logits(images)
+    linear = model.head.linear
+    linear.weight.div_(logits.std(0)[:, None])
+    linear.bias.copy_((linear.bias - logits.mean(0)) / logits.std(0))
+    return model
+
+
+def coarse_images(count: int) -> torch.Tensor:
+    """Random images ``(N, 3, 32, 32)`` of 4x4 patches."""
+    patches = torch.randint(0, 256, (count, 3, 4, 4), generator=torch.Generator().manual_seed(3)).float()
+    return torch.nn.functional.interpolate(patches, 32, mode="bilinear").to(torch.uint8)
+
+
+@pytest.fixture(scope="session")
+def random_images():
+    """``random_images(5)``: images that the classifiers tell apart."""
+    return coarse_images
+
+
 @pytest.fixture(scope="session")
 def real_images(tmp_path_factory):
     """66 images of three classes, of several sizes and with large differences between them."""
@@ -65,14 +94,13 @@ def real_images(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def make_checkpoint(tmp_path_factory, randomised):
+def make_checkpoint(tmp_path_factory):
     """``make_checkpoint("softmax")``: its path and config."""
 
     def make(head: str, **entries) -> tuple[str, CfgNode]:
         torch.manual_seed(1)
         cfg = tiny_config(head)
-        model = randomised(build_model(cfg))
-        model.head.linear.weight.data.mul_(0.3)  # probabilities other than 0 and 1
+        model = spread_outputs(build_model(cfg))
         path = str(tmp_path_factory.mktemp(head) / "model.pth")
         write_checkpoint(path, {"model": model.state_dict(), "imgcls": build_info(cfg, CLASSES) | entries})
         return path, cfg

@@ -23,14 +23,9 @@ SUFFIXES = (".onnx", ".pt2", ".xml", ".ts")
 each_format = pytest.mark.parametrize("suffix", SUFFIXES)
 
 
-def random_images(count: int, size: int = 32) -> torch.Tensor:
-    coarse = torch.randint(0, 256, (count, 3, 4, 4), generator=torch.Generator().manual_seed(3)).float()
-    return torch.nn.functional.interpolate(coarse, size, mode="bilinear").to(torch.uint8)
-
-
 @each_format
 @pytest.mark.parametrize("head", ["softmax", "sigmoid"])
-def test_probabilities_are_those_of_the_network_at_any_batch_size(exports_of, head, suffix):
+def test_probabilities_are_those_of_the_network_at_any_batch_size(exports_of, head, suffix, random_images):
     exports = exports_of(head)
     model = build_model(exports.cfg).eval()
     model.load_state_dict(read_checkpoint(exports.checkpoint)["model"])
@@ -134,10 +129,10 @@ def test_a_truncated_file_is_one_line(exports, tmp_path, suffix):
 def test_weights_of_another_export_are_refused(exports, exports_of, tmp_path):
     shutil.copy(exports.path(".xml"), tmp_path)
     shutil.copy(exports_of("sigmoid").path(".bin"), tmp_path)
-    with pytest.raises(UserError, match=r"model\.bin is damaged or of another export than .*model\.xml"):
+    with pytest.raises(UserError, match=r"model\.bin is missing, damaged or of another export than .*model\.xml"):
         load_exported(str(tmp_path / "model.xml"), "cpu")
     (tmp_path / "model.bin").unlink()
-    with pytest.raises(UserError, match=r"cannot be read as OpenVINO IR|model\.bin"):
+    with pytest.raises(UserError, match=r"model\.bin is missing"):
         load_exported(str(tmp_path / "model.xml"), "cpu")
 
 
@@ -241,7 +236,7 @@ def test_a_pt2_file_with_code_is_refused_before_it_runs(exports, tmp_path, how):
     assert not marker.exists() and "\n" not in str(error.value)
 
 
-def test_a_rewritten_pt2_file_without_code_still_loads(exports, tmp_path):
+def test_a_rewritten_pt2_file_without_code_still_loads(exports, tmp_path, random_images):
     """So that the refusals above are not those of any rewritten archive."""
     path = rewrite(exports.path(".pt2"), tmp_path / "model.pt2", {})
     images = random_images(2)
@@ -324,7 +319,7 @@ def test_a_runtime_that_is_too_old_for_the_file_is_one_line(exports, tmp_path):
     model.opset_import[0].version = 999
     onnx.save(model, tmp_path / "later.onnx")
     with pytest.raises(
-        UserError, match=r"later\.onnx cannot be read as ONNX .*999.* another version of its runtime"
+        UserError, match=r"later\.onnx cannot be read as ONNX \(.*[Oo]pset.*\); .* another version of its runtime"
     ) as error:
         load_exported(str(tmp_path / "later.onnx"), "cpu")
     assert "\n" not in str(error.value)
@@ -352,7 +347,7 @@ def test_an_unknown_suffix_names_the_allowed_ones(exports):
         Predictor.from_exported(exports.checkpoint)
 
 
-def test_onnx_runtime_uses_the_threads_of_torch(exports, monkeypatch):
+def test_onnx_runtime_uses_the_threads_of_torch(exports, monkeypatch, random_images):
     import onnxruntime
 
     seen = []
@@ -366,7 +361,7 @@ def test_onnx_runtime_uses_the_threads_of_torch(exports, monkeypatch):
     assert seen[0].intra_op_num_threads == torch.get_num_threads()
 
 
-def test_images_in_any_memory_format(exports_of):
+def test_images_in_any_memory_format(exports_of, random_images):
     images = random_images(3)
     for head in ("softmax", "sigmoid"):
         classifier = load_exported(exports_of(head).path(".onnx"), "cpu")
