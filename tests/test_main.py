@@ -16,6 +16,8 @@ SCRIPTS = {
     "train_net_builtin.py": "train",
     "train_net.py": "train-plain",
     "tools/predict.py": "predict",
+    "tools/evaluate_model.py": "eval",
+    "tools/export.py": "export",
     "tools/detect_classify.py": "detect-classify",
     "tools/convert_weights.py": "convert",
     "tools/export_backbone.py": "export-backbone",
