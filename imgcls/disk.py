@@ -107,7 +107,7 @@ def write_text(path: str | Path, text: str, advice: str = _ADVICE) -> None:
 
 
 @contextmanager
-def new_files(path: str | Path, advice: str = _ADVICE) -> Iterator[Path]:
+def replace_files(path: str | Path, advice: str = _ADVICE) -> Iterator[Path]:
     """Yields a path of the same name in a temporary folder; when the block ends, all files there replace those beside.
 
     They are moved in the order of their names, each of them whole. For formats of several files, and for writers that

@@ -8,7 +8,7 @@ import yaml
 
 from imgcls.checkpoint import read_checkpoint
 from imgcls.data.catalog import get_dataset
-from imgcls.disk import new_files
+from imgcls.disk import replace_files
 from imgcls.errors import UserError
 from imgcls.inference.classifier import Classifier, load_checkpoint_classifier
 from imgcls.inference.export.exported import end_of_message, load_exported
@@ -82,7 +82,7 @@ def export_classifier(
         raise UserError(f"{target}: exists; add --force to replace it, or name another file")
     reference = load_checkpoint_classifier(source, "cpu")
     records = _read_images(source, reference, verify)
-    with new_files(target) as temporary:
+    with replace_files(target) as temporary:
         metadata = build_metadata(reference.info, file_digest(source), nhwc)
         graph = ExportGraph(reference, nhwc)
         try:
