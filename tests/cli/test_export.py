@@ -3,7 +3,9 @@
 import json
 
 import pytest
+from detectron2.modeling import build_model
 
+from imgcls.checkpoint import build_info, write_checkpoint
 from imgcls.inference import Predictor
 
 
@@ -49,9 +51,14 @@ def test_from_training_to_metrics_of_the_exported_file(model, run_verb, tmp_path
     assert content[model] == evaluated  # of the end of training
 
 
-def test_an_exported_file_predicts_and_names_can_be_given(model, run_verb, tmp_path):
-    target, out, names = tmp_path / "model.ts", tmp_path / "out.jsonl", tmp_path / "names.txt"
-    run_verb("export", model, target)
+def test_an_exported_file_predicts_and_names_can_be_given(tiny_cfg, run_verb, tmp_path, write_folder):
+    model, target, out, names = (tmp_path / name for name in ("model.pth", "model.ts", "out.jsonl", "names.txt"))
+    net = build_model(tiny_cfg)
+    net.head.linear.weight.data.normal_(std=30.0)
+    write_checkpoint(str(model), {"model": net.state_dict(), "imgcls": build_info(tiny_cfg, ["blue", "green", "red"])})
+    val = write_folder(tmp_path / "val", {"blue": 22, "green": 22, "red": 22})
+    code, _, error = run_verb("export", model, target, "--verify", f"folder:{val}")
+    assert (code, error) == (0, "")
     names.write_text("b\ng\nr\n")
     code, _, error = run_verb(
         "predict", target, tmp_path / "val", "-o", out, "-j", 0, "--classes", names, "--device", "cpu"
@@ -89,10 +96,6 @@ def test_an_exported_file_predicts_and_names_can_be_given(model, run_verb, tmp_p
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(arguments, said, tiny_cfg, run_verb, tmp_path, monkeypatch, require):
-    from detectron2.modeling import build_model
-
-    from imgcls.checkpoint import build_info, write_checkpoint
-
     require("onnxruntime"), require("onnx"), require("onnxscript")
     monkeypatch.chdir(tmp_path)
     info = build_info(tiny_cfg, ["blue", "green", "red"])

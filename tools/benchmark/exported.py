@@ -55,7 +55,7 @@ def measure_exports(args: argparse.Namespace) -> Report:
 
 def compare_exports(folder: Path, width: float, batch: int, budget: Budget) -> Table:
     """Compares images/s of one width at one batch size; the network of torch's file gets normalised images."""
-    images = read_batch(folder, batch)["image"].cpu()
+    images = read_batch(folder, batch)["image"].cpu().contiguous()
     model = our_network(width, MODEL__CHANNELS_LAST=False).cpu().eval()
     normalised = (images - model.pixel_mean) / model.pixel_std
     classes = [str(number) for number in range(model.head.num_classes)]

@@ -12,7 +12,9 @@ from types import MappingProxyType
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from imgcls.errors import UserError
@@ -111,9 +113,10 @@ def _open_onnx(path: str, device: str | None) -> OpenedFile:
         settings = {"device_id": torch.device(device).index or 0, "use_tf32": 0}
         providers.insert(0, ("CUDAExecutionProvider", settings))
     session = onnxruntime.InferenceSession(path, options, providers=providers)
+    name = session.get_inputs()[0].name
 
     def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: images.contiguous().numpy()})[0])
+        return torch.from_numpy(session.run(None, {name: _as_array(images)})[0])
 
     return OpenedFile(session.get_modelmeta().custom_metadata_map.get(KEY), device, lambda: run)
 
@@ -148,7 +151,7 @@ def _open_openvino(path: str, device: str | None) -> OpenedFile:
             raise UserError(f"{weights} is missing, damaged or of another export than {path}; copy both files again")
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         compiled = openvino.Core().compile_model(path, "CPU", settings)
-        return lambda images: torch.from_numpy(compiled([images.contiguous().numpy()])[0].copy())
+        return lambda images: torch.from_numpy(compiled([_as_array(images)])[0].copy())
 
     return OpenedFile(None if metadata is None else metadata.get("value"), "cpu", start)
 
@@ -196,6 +199,11 @@ def _on_device(module: Callable[[Tensor], Tensor], device: str) -> Run:
         return module(images.to(device)).cpu()
 
     return run
+
+
+def _as_array(images: Tensor) -> NDArray[np.uint8]:
+    """Contiguous; copied by numpy, because torch's threads would compete with those of the runtime for the cores."""
+    return np.ascontiguousarray(images.numpy())
 
 
 def _weights(path: str) -> str:

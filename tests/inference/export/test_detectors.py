@@ -24,11 +24,16 @@ def with_scores(model, images):
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None
     model.backbone.train()(model.preprocess_image([{"image": image} for image in images]).tensor)
-    for name, module in model.named_modules():
-        if name.endswith("cls_score"):
-            module.weight.normal_(std=0.3)
-            module.bias.zero_()
-    return model.eval()
+    model.eval()
+    model.eval()
+    for module in [module for name, module in model.named_modules() if name.endswith("cls_score")]:
+        module.bias.zero_()
+        outputs: list[torch.Tensor] = []
+        hook = module.register_forward_hook(lambda _, __, output, outputs=outputs: outputs.append(output.flatten()))
+        model([{"image": image} for image in images])
+        hook.remove()
+        module.weight.div_(torch.cat(outputs).std())
+    return model
 
 
 def retinanet(model, image):

@@ -31,7 +31,8 @@ def unmeasured(monkeypatch):
         monkeypatch.setattr(module, "compare", compare)
     for module in (step, infer, exported):
         monkeypatch.setattr(module, "WIDTHS", (0.25,))
-    monkeypatch.setattr(exported, "BATCHES", (1,))
+    for name in ("_export", "_export_by_torch"):
+        monkeypatch.setattr(exported, name, lambda *_: None)
     monkeypatch.setattr(sample_images, "COUNT", 8)
     monkeypatch.setattr(input, "compare_pixels", partial(input.compare_pixels, count=2))
     monkeypatch.setattr(input, "soak_loader", lambda folder, batches: {"soak, batches": batches})

@@ -13,6 +13,7 @@ from imgcls.checkpoint import build_info, write_checkpoint
 from imgcls.inference.export import export_classifier
 
 
+@pytest.mark.slow
 def test_all_candidates_compute_the_same(images, monkeypatch, require):
     require("onnxscript"), require("onnxruntime")
     monkeypatch.setattr(module, "timed", lambda call, times: call)
