@@ -29,10 +29,10 @@ def with_scores(model, images):
     for module in [module for name, module in model.named_modules() if name.endswith("cls_score")]:
         module.bias.zero_()
         outputs: list[torch.Tensor] = []
-        hook = module.register_forward_hook(lambda _, __, output, outputs=outputs: outputs.append(output.flatten()))
+        hook = module.register_forward_hook(lambda _, __, output, outputs=outputs: outputs.append(output.clone()))
         model([{"image": image} for image in images])
         hook.remove()
-        module.weight.div_(torch.cat(outputs).std())
+        module.weight.div_(torch.cat([output.flatten() for output in outputs]).std())
     return model
 
 
