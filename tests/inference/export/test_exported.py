@@ -203,7 +203,7 @@ class Marker:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("how", ["pickled weight", "sample inputs", "size", "function", "extra member", "guard"])
+@pytest.mark.parametrize("how", ["pickled weight", "sample inputs", "size", "function", "extra member", "math"])
 def test_a_pt2_file_with_code_is_refused_before_it_runs(exports, tmp_path, how):
     """Each of these runs, or would run, in ``torch.export.load`` or the first call."""
     marker, source = tmp_path / "marker", exports.path(".pt2")
