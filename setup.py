@@ -46,7 +46,7 @@ setup(
     ],
     extras_require={
         "demo": ["scikit-learn>=1.4", "scikit-image>=0.22"],
-        "export": ["onnx>=1.16", "onnxruntime>=1.18"],
+        "export": ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.18", "openvino>=2024.4"],
         "cam": ["captum>=0.7"],
         "parquet": ["pyarrow>=15"],
         "shards": ["webdataset>=0.2.86"],

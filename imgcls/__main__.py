@@ -11,7 +11,9 @@ VERBS = MappingProxyType(
     {
         "train": ("train", "train or evaluate a classifier or detector with detectron2's trainer"),
         "train-plain": ("train_plain", "train or evaluate a classifier in a plain PyTorch loop"),
-        "predict": ("predict", "predict the classes of images with a classifier's checkpoint"),
+        "predict": ("predict", "predict the classes of images with a checkpoint or an exported file"),
+        "eval": ("evaluate_model", "evaluate a checkpoint or an exported file on a dataset"),
+        "export": ("export", "write a checkpoint as ONNX, torch.export, OpenVINO or TorchScript, and verify it"),
         "detect-classify": ("detect_classify", "find boxes with a detector and predict the class of each"),
         "convert": ("convert_weights", "convert weights of timm, torchvision and other projects"),
         "export-backbone": ("export_backbone", "write a trained backbone as a file for detectors, and verify it"),

@@ -106,6 +106,30 @@ def write_text(path: str | Path, text: str, advice: str = _ADVICE) -> None:
         write_file(path, text.encode("utf-8", errors="surrogateescape"))
 
 
+@contextmanager
+def replace_files(path: str | Path, advice: str = _ADVICE) -> Iterator[Path]:
+    """Yields a path of the same name in a temporary folder; when the block ends, all files there replace those beside.
+
+    They are moved in the order of their names, each of them whole. For formats of several files, and for writers that
+    need the right suffix.
+
+    Raises:
+        UserError: the files cannot be written; ``advice`` ends the message.
+    """
+    target, temporary = Path(path), Path(_temporary_name(path))
+    try:
+        with _explain_failure(path, advice):
+            temporary.mkdir()
+            yield temporary / target.name
+            for file in sorted(temporary.iterdir()):
+                with open(file, "rb") as stream:
+                    os.fsync(stream.fileno())
+                os.replace(file, target.parent / file.name)
+            sync_folder(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_folder(target: Path, write: Callable[[Path], None], advice: str = _ADVICE, replace: bool = False) -> None:
     """Lets ``write`` fill a temporary folder and renames it to ``target``, unless another process did so meanwhile.
 

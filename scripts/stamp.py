@@ -27,7 +27,7 @@ EXTRA_MODULES = {
     "demo": ("sklearn", "skimage"),
     "dev": ("pytest", "pytest_cov", "mypy"),
     "timm": ("timm",),
-    "export": ("onnxruntime",),
+    "export": ("onnx", "onnxscript", "onnxruntime", "openvino"),
     "shards": ("webdataset",),
     "docs": ("sphinx", "myst_parser", "furo", "nbclient"),
 }

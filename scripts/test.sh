@@ -3,7 +3,7 @@
 # Without arguments, all tests run and must cover 93 % of the package's lines, and the manual is built.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-bash "$ROOT/scripts/install.sh" demo,dev,docs,shards,timm,cam,parquet
+bash "$ROOT/scripts/install.sh" demo,dev,docs,shards,timm,cam,parquet,export
 . "$ROOT/scripts/env.sh"
 cd "$ROOT"
 # A browser for the test of the report's page, which skips without one, except in CI.

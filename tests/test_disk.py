@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from imgcls import disk
-from imgcls.disk import datasets_root, open_text, read_text, replace_file, write_folder, write_once, write_text
+from imgcls.disk import (
+    datasets_root,
+    open_text,
+    read_text,
+    replace_file,
+    replace_files,
+    write_folder,
+    write_once,
+    write_text,
+)
 from imgcls.errors import UserError, UserFileNotFoundError
 
 
@@ -276,3 +285,21 @@ def test_a_folder_is_flushed_before_its_rename(tmp_path, monkeypatch, calls):
     monkeypatch.setattr(os, "rename", lambda source, target: (calls.append("rename"), rename(source, target)))
     write_folder(tmp_path / "out", lambda folder: (folder / "a").write_text(""))
     assert calls == ["sync", "rename", ("fsync", tmp_path.name)]
+
+
+def test_several_files_are_replaced_together_or_not_at_all(tmp_path):
+    (tmp_path / "a.xml").write_text("old")
+    with replace_files(tmp_path / "a.xml") as path:
+        assert path.name == "a.xml" and path.parent.parent == tmp_path
+        path.write_text("new")
+        path.with_suffix(".bin").write_text("weights")
+        assert (tmp_path / "a.xml").read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["a.bin", "a.xml"] and (tmp_path / "a.xml").read_text() == "new"
+    with pytest.raises(KeyError), replace_files(tmp_path / "a.xml") as path:
+        path.write_text("broken")
+        raise KeyError
+    assert sorted(os.listdir(tmp_path)) == ["a.bin", "a.xml"] and (tmp_path / "a.xml").read_text() == "new"
+    with pytest.raises(
+        UserError, match=r"nowhere/a\.xml: cannot be written \(No such file or directory\); name a folder"
+    ):
+        replace_files(tmp_path / "nowhere" / "a.xml").__enter__()

@@ -16,6 +16,8 @@ SCRIPTS = {
     "train_net_builtin.py": "train",
     "train_net.py": "train-plain",
     "tools/predict.py": "predict",
+    "tools/evaluate_model.py": "eval",
+    "tools/export.py": "export",
     "tools/detect_classify.py": "detect-classify",
     "tools/convert_weights.py": "convert",
     "tools/export_backbone.py": "export-backbone",
@@ -44,7 +46,7 @@ def test_the_help_of_a_verb_ends_with_an_example(capsys, verb):
 
 
 @pytest.mark.parametrize(
-    ("verb", "advice"), [("tarin", "did you mean train?"), ("export", "did you mean"), ("x", "allowed: train, train-p")]
+    ("verb", "advice"), [("tarin", "did you mean train?"), ("exprt", "did you mean"), ("x", "allowed: train, train-p")]
 )
 def test_an_unknown_verb_is_one_line_and_exit_code_2(capsys, verb, advice):
     assert main([verb]) == 2

@@ -65,7 +65,7 @@ def test_extras_are_those_of_the_design(arguments):
     names = {extra: {Requirement(r).name for r in rs} for extra, rs in arguments["extras_require"].items()}
     assert names == {
         "demo": {"scikit-learn", "scikit-image"},
-        "export": {"onnx", "onnxruntime"},
+        "export": {"onnx", "onnxscript", "onnxruntime", "openvino"},
         "cam": {"captum"},
         "parquet": {"pyarrow"},
         "shards": {"webdataset"},

@@ -25,6 +25,9 @@ COMMANDS = {
     "step": Command("one training step", "benchmark.step", "measure", 12),
     "compile": Command("one training step with MODEL.COMPILE", "benchmark.step", "measure_compiled", 12),
     "infer": Command("inference", "benchmark.infer", "measure", 30),
+    "export": Command(
+        "exported ONNX against eager, and against torch's own export", "benchmark.exported", "measure_exports", 30
+    ),
     "train": Command("both trainers against a bare loop", "benchmark.train", "measure", 5),
     "index": Command("loading the records of a data set of ImageNet's size", "benchmark.index", "measure", 3),
 }
@@ -60,6 +63,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="start a round only if it can end within this time; one is always run (default: %(default)g)",
     )
     parser.add_argument(
+        "--model",
+        metavar="FILE",
+        nargs="+",
+        help="infer: compare these checkpoints and exported files with the first of them; nothing is recorded",
+    )
+    parser.add_argument(
         "--soak", metavar="N", type=_count, default=0, help="input: also count open files and memory over N batches"
     )
     parser.add_argument(
@@ -79,6 +88,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.soak and args.what != "input":
         parser.error("--soak is for input")
+    if args.model and args.what != "infer":
+        parser.error("--model is for infer")
     if args.json and args.json.suffix != ".json":
         parser.error(f"--json {args.json}: expected a name that ends with .json; the chart gets the same one with .png")
     if args.what == "summary" and args.record is None:
@@ -98,6 +109,9 @@ def main() -> None:
         from benchmark.report import write_report
 
         command = COMMANDS[args.what]
+        if args.model:
+            command = command._replace(module="benchmark.exported", function="measure_files")
+            args.record = None
         args.rounds = args.rounds or command.rounds
         machine = describe_machine()
         report = getattr(importlib.import_module(command.module), command.function)(args)

@@ -6,9 +6,11 @@ exits with code 2 and one line on stderr.
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Callable, Sequence
 
-from imgcls.errors import exit_on_user_error
+from imgcls.disk import read_text
+from imgcls.errors import UserError, exit_on_user_error
 
 
 def command(description: str, example: str) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
@@ -34,3 +36,17 @@ def command(description: str, example: str) -> Callable[[Callable[..., int | Non
         return main
 
     return decorate
+
+
+def read_class_names(path: str) -> list[str]:
+    """Reads the file of ``--classes``, one name a line.
+
+    Raises:
+        UserError: it cannot be read, or has no name or one of them twice.
+    """
+    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if not names or twice:
+        came = f"has {twice[0]!r} more than once" if twice else "has no names"
+        raise UserError(f"--classes {path} {came}; allowed: a text file with one name a line, each once")
+    return names

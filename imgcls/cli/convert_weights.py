@@ -1,11 +1,9 @@
 """``imgcls convert``: weights of another project as a checkpoint of imgcls."""
 
 import argparse
-from collections import Counter
 from collections.abc import Sequence
 
-from imgcls.cli import command
-from imgcls.disk import read_text
+from imgcls.cli import command, read_class_names
 from imgcls.errors import UserError
 
 
@@ -52,7 +50,7 @@ def main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     stated.add_argument("--activation", help="relu6, relu or leaky_relu")
     args = parser.parse_args(argv)
     said = Stated(pixel_format=args.format, pixel_mean=args.mean, pixel_std=args.std, activation=args.activation)
-    classes = _read_classes(args.classes) if args.classes else []
+    classes = read_class_names(args.classes) if args.classes else []
     checkpoint = read_weights(args.file, args.allow_pickle, args.raw)
     try:
         conversion = plan_conversion(args.source, checkpoint, said)
@@ -65,12 +63,3 @@ def main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     print(f"{args.out}: {conversion.summary()}")
     print("its config:\n")
     print(converted["imgcls"]["cfg"], end="")
-
-
-def _read_classes(path: str) -> list[str]:
-    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if not names or twice:
-        came = f"has {twice[0]!r} more than once" if twice else "has no names"
-        raise UserError(f"--classes {path} {came}; allowed: a text file with one name a line, each once")
-    return names

@@ -1,4 +1,4 @@
-"""``imgcls predict``: the classes of images, from a classifier's checkpoint."""
+"""``imgcls predict``: the classes of images, from a classifier's checkpoint or an exported file."""
 
 import argparse
 import logging
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from imgcls.cli import command
+from imgcls.cli import command, read_class_names
 from imgcls.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
 
 
 def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    parser.add_argument("model", metavar="MODEL", help="a classifier's checkpoint")
+    parser.add_argument("model", metavar="MODEL", help="a classifier's checkpoint, or a file of imgcls export")
     parser.add_argument(
         "sources", metavar="SOURCE", nargs="+",
         help="image files, folders, globs in quotes, - for names on standard input, dataset names (folder:PATH, "
@@ -44,6 +44,7 @@ def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpa
         help="processes that decode images (default: one for each core)",
     )  # fmt: skip
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: the first GPU, or the CPU)")
+    parser.add_argument("--classes", metavar="FILE", help="class names to use instead of the model's, one a line")
     parser.add_argument("--save-images", metavar="DIR", help="draw the classes below each image, into this folder")
     parser.add_argument(
         "--cam", action="store_true",
@@ -79,7 +80,8 @@ class _PredictCall:
         from imgcls.inference.predictor import Predictor
 
         self.args = args
-        self.predictor = Predictor.from_checkpoint(args.model, args.device)
+        names = read_class_names(args.classes) if args.classes else None
+        self.predictor = Predictor.from_file(args.model, args.device, names)
         self.ranking = Ranking(self.predictor.info, args.topk, args.threshold)
         self.records = list_images(args.sources, sys.stdin, args.min_score)
         self.unreadable: list[str] = []
@@ -149,6 +151,8 @@ def _write(args: argparse.Namespace) -> int:
     settings = {
         "model": file_digest(args.model), "topk": args.topk, "threshold": args.threshold, "margin": args.margin,
     }  # fmt: skip
+    if args.classes:
+        settings["classes"] = work.predictor.info.classes
     journal = PredictionJournal(args.output, settings)
     first = 0
     if args.resume:

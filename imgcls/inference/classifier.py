@@ -37,6 +37,8 @@ class ClassifierInfo:
         crop_pct: share of the short side that is kept, see ``data.crop.EvalCrop``.
         source: the path that messages show.
         device: where the network runs, such as ``"cpu"``.
+        topk: each k whose accuracy evaluation reports for a softmax head (``TEST.TOPK``).
+        threshold: above which evaluation counts a class as predicted by a sigmoid head (``TEST.THRESHOLD``).
     """
 
     classes: list[str]
@@ -48,6 +50,8 @@ class ClassifierInfo:
     crop_pct: float
     source: str
     device: str
+    topk: tuple[int, ...] = (1, 5)
+    threshold: float = 0.5
 
 
 class Classifier(Protocol):
@@ -91,7 +95,9 @@ class CheckpointClassifier:
         return self.model.loss.probabilities(logits).cpu()
 
 
-def load_checkpoint_classifier(path: str, device: str | None = None) -> CheckpointClassifier:
+def load_checkpoint_classifier(
+    path: str, device: str | None = None, classes: Sequence[str] | None = None
+) -> CheckpointClassifier:
     """Builds the network of a classifier's checkpoint, with all its settings from the file.
 
     Averaged weights (``SOLVER.EMA_DECAY``) are used where the file has them, as in the hand-off to a detector.
@@ -99,6 +105,7 @@ def load_checkpoint_classifier(path: str, device: str | None = None) -> Checkpoi
     Args:
         path: a checkpoint of either trainer.
         device: such as ``"cpu"`` or ``"cuda:1"``; None for the first GPU, or the CPU if there is none.
+        classes: names to use instead of those in the file, which converted weights may lack.
 
     Raises:
         UserFileNotFoundError: there is no such file.
@@ -108,6 +115,12 @@ def load_checkpoint_classifier(path: str, device: str | None = None) -> Checkpoi
     device = choose_device(device)
     checkpoint = read_checkpoint(path)
     entry = _check_kind(checkpoint, path)
+    outputs = next(len(tensor) for key, tensor in checkpoint["model"].items() if "head.linear." in key)
+    if classes is not None:
+        check_class_names(classes, outputs, path)
+        entry["classes"] = list(classes)
+    elif not entry["classes"]:
+        raise UserError(f"{path} has no names for its {outputs} classes; give them with --classes FILE, one a line")
     cfg = _build_cfg(entry, device, path)
     try:
         model = build_model(cfg)
@@ -139,6 +152,12 @@ def choose_device(device: str | None) -> str:
         allowed = "cpu" + (f", cuda, cuda:0 to cuda:{gpus - 1}" if gpus else "")
         raise UserError(f"device {device!r} is not available on this machine; allowed: {allowed}") from error
     return device
+
+
+def check_class_names(names: Sequence[str], count: int, path: str) -> None:
+    """Refuses names that are not one for each of the outputs of a model."""
+    if len(names) != count:
+        raise UserError(f"there are {len(names)} class names, and {path} has {count} outputs; give one for each")
 
 
 def read_thresholds(entry: Mapping[str, Any], path: str) -> list[float]:
@@ -204,6 +223,8 @@ def _build_info(cfg: CfgNode, entry: Mapping[str, Any], path: str, device: str) 
         crop_pct=cfg.INPUT.CROP_PCT,
         source=path,
         device=device,
+        topk=tuple(cfg.TEST.TOPK),
+        threshold=cfg.TEST.THRESHOLD,
     )
 
 

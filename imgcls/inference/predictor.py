@@ -38,9 +38,30 @@ class Predictor:
         self.crop = EvalCrop(self.info.input_size, self.info.crop_pct)
 
     @classmethod
-    def from_checkpoint(cls, path: str | os.PathLike[str], device: str | None = None) -> "Predictor":
+    def from_checkpoint(
+        cls, path: str | os.PathLike[str], device: str | None = None, classes: Sequence[str] | None = None
+    ) -> "Predictor":
         """A predictor from a classifier's checkpoint; arguments and errors as ``load_checkpoint_classifier``."""
-        return cls(load_checkpoint_classifier(os.fspath(path), device))
+        return cls(load_checkpoint_classifier(os.fspath(path), device, classes))
+
+    @classmethod
+    def from_exported(
+        cls, path: str | os.PathLike[str], device: str | None = None, classes: Sequence[str] | None = None
+    ) -> "Predictor":
+        """A predictor from a file of ``imgcls export``; arguments and errors as ``export.load_exported``."""
+        from imgcls.inference.export import load_exported
+
+        return cls(load_exported(os.fspath(path), device, classes))
+
+    @classmethod
+    def from_file(
+        cls, path: str | os.PathLike[str], device: str | None = None, classes: Sequence[str] | None = None
+    ) -> "Predictor":
+        """``from_exported`` where the suffix is that of an export format, else ``from_checkpoint``."""
+        from imgcls.inference.export import FORMATS
+
+        exported = os.path.splitext(path)[1].lower() in FORMATS
+        return (cls.from_exported if exported else cls.from_checkpoint)(path, device, classes)
 
     @property
     def info(self) -> ClassifierInfo:

@@ -7,13 +7,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from benchmark import index, infer, input, sample_images, step, train
+from benchmark import exported, index, infer, input, sample_images, step, train
 from benchmark.compare import Table
 from benchmark.record import read_ratios
 from PIL import Image
 
 TOOL = Path(__file__).parents[3] / "tools" / "benchmark.py"
-COMMANDS = {"input": input, "step": step, "compile": step, "infer": infer, "train": train, "index": index}
+COMMANDS = {
+    "input": input, "step": step, "compile": step, "infer": infer, "export": exported, "train": train, "index": index,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -25,10 +27,12 @@ def unmeasured(monkeypatch):
         count = len(list(budget.open_rounds(title)()))
         return Table(title, "images/s", {name: [1.0] * count for name in names}, references, budget.planned)
 
-    for module in (input, step, infer, train):
+    for module in (input, step, infer, exported, train):
         monkeypatch.setattr(module, "compare", compare)
-    for module in (step, infer):
+    for module in (step, infer, exported):
         monkeypatch.setattr(module, "WIDTHS", (0.25,))
+    for name in ("_export", "_export_by_torch"):
+        monkeypatch.setattr(exported, name, lambda *_: None)
     monkeypatch.setattr(sample_images, "COUNT", 8)
     monkeypatch.setattr(input, "compare_pixels", partial(input.compare_pixels, count=2))
     monkeypatch.setattr(input, "soak_loader", lambda folder, batches: {"soak, batches": batches})
@@ -76,6 +80,8 @@ def test_figures_go_to_output_and_are_not_recorded_if_so_asked(run_tool, tmp_pat
     [
         (["input", "--data", "nowhere"], "error: nowhere: no such folder"),
         (["index", "--data", "nowhere"], "error: --data nowhere: no imagenet_detectron2_train.json"),
+        (["step", "--model", "a.onnx"], "--model is for infer"),
+        (["infer", "--model", "nothing.onnx"], "error: nothing.onnx: no such file"),
         (["step", "--soak", "3"], "--soak is for input"),
         (["step", "--json", "out.png"], "--json out.png: expected a name that ends with .json"),
         (["step", "--rounds", "0"], "0: expected a whole number, 1 or more"),

@@ -1,0 +1,88 @@
+"""The network that is exported: raw images in, probabilities out."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from imgcls.inference.classifier import CheckpointClassifier
+from imgcls.inference.fold import fold_batch_norm
+from imgcls.modeling.clsnet import ClsNet
+
+
+class ExportGraph(nn.Module):
+    """A classifier with everything inside that its user would otherwise have to do: normalise, calibrate, softmax.
+
+    Batch norms are folded into the convolutions. The weights are a copy on the CPU.
+
+    Args:
+        classifier: from ``load_checkpoint_classifier``.
+        nhwc: whether images are ``(N, H, W, 3)``, as OpenCV and numpy have them.
+    """
+
+    mean: Tensor
+    std: Tensor | None
+
+    def __init__(self, classifier: CheckpointClassifier, nhwc: bool = False):
+        super().__init__()
+        model = cast(ClsNet, fold_batch_norm(classifier.model).cpu())
+        self.backbone, self.head = model.backbone, model.head
+        self.in_feature = model.in_feature
+        self.multi_label = classifier.info.multi_label
+        self.temperature = classifier.info.temperature
+        self.nhwc = nhwc
+        self.register_buffer("mean", model.pixel_mean)
+        divided = _divide_first_weights(model.backbone, model.pixel_std)
+        self.register_buffer("std", None if divided else model.pixel_std)
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps images to probabilities.
+
+        Args:
+            images: uint8 ``(N, 3, S, S)``, or ``(N, S, S, 3)`` with ``nhwc``; 0-255, in the channel order of the
+                checkpoint.
+
+        Returns:
+            float32 ``(N, K)`` in [0, 1].
+        """
+        if self.nhwc:
+            images = images.permute(0, 3, 1, 2)
+        pixels = images.float() - self.mean
+        if self.std is not None:
+            pixels = pixels / self.std
+        logits = self.head(self.backbone(pixels)[self.in_feature])
+        if self.temperature != 1.0:
+            logits = logits / self.temperature
+        return logits.sigmoid() if self.multi_label else logits.softmax(1)
+
+
+def _divide_first_weights(backbone: nn.Module, std: Tensor) -> bool:
+    """Divides the weights of the convolution that gets the images by ``std``, which saves a pass over the pixels.
+
+    The mean cannot be moved there, because a convolution pads with zeros after it was subtracted.
+
+    Returns:
+        False, with nothing changed, if no ordinary convolution gets the images.
+    """
+    inputs: list[tuple[nn.Conv2d, Tensor]] = []
+    convs = [module for module in backbone.modules() if isinstance(module, nn.Conv2d)]
+    hooks = [conv.register_forward_pre_hook(lambda conv, args: inputs.append((conv, args[0]))) for conv in convs]
+    images = torch.zeros(1, 3, 64, 64)
+    with torch.no_grad():
+        backbone(images)
+    for hook in hooks:
+        hook.remove()
+    takers = [conv for conv, tensor in inputs if tensor is images]
+    if len(takers) != 1 or takers[0].groups != 1:
+        return False
+    takers[0].weight.data.div_(std.view(1, -1, 1, 1))
+    return True
+
+
+def example_images(size: int, nhwc: bool = False) -> Tensor:
+    """Images to trace a graph with: uint8 ``(2, 3, size, size)``, or ``(2, size, size, 3)``.
+
+    Two, because a batch of one would be taken for a fixed size.
+    """
+    return torch.zeros((2, size, size, 3) if nhwc else (2, 3, size, size), dtype=torch.uint8)

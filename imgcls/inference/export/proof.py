@@ -1,0 +1,143 @@
+"""Exporting a checkpoint: the file gets its name only after it gave the checkpoint's results on real images."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import yaml
+
+from imgcls.checkpoint import read_checkpoint
+from imgcls.data.catalog import get_dataset
+from imgcls.disk import replace_files
+from imgcls.errors import UserError
+from imgcls.inference.classifier import Classifier, load_checkpoint_classifier
+from imgcls.inference.export.exported import end_of_message, load_exported
+from imgcls.inference.export.formats import find_format
+from imgcls.inference.export.graph import ExportGraph
+from imgcls.inference.export.metadata import build_metadata
+from imgcls.inference.journal import file_digest
+from imgcls.inference.predictor import Predictor
+from imgcls.inference.score import build_loader
+
+MIN_IMAGES = 64
+MAX_DIFFERENCE = 1e-4
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How far an exported file is from its checkpoint on real images.
+
+    Attributes:
+        images: how many were compared.
+        changed: how many have another best class.
+        difference: the largest difference of two probabilities.
+    """
+
+    images: int
+    changed: int
+    difference: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the file computes what the checkpoint does."""
+        return self.changed == 0 and self.difference <= MAX_DIFFERENCE
+
+    def __str__(self) -> str:
+        return (
+            f"{self.images} images: {self.changed} with another best class, largest difference of a probability "
+            f"{self.difference:.2g}"
+        )
+
+
+def export_classifier(
+    source: str,
+    target: str,
+    verify: str | None = None,
+    nhwc: bool = False,
+    opset: int | None = None,
+    force: bool = False,
+) -> Proof:
+    """Writes a classifier's checkpoint as a file for another runtime.
+
+    The format is that of the suffix: see ``formats.FORMATS``.
+
+    Args:
+        source: a classifier's checkpoint.
+        target: the file to write.
+        verify: name of a dataset with at least 64 images of the checkpoint's classes, which the file is run on before
+            it gets its name; None for the test sets in the checkpoint's config.
+        nhwc: whether the file takes images ``(N, H, W, 3)`` instead of ``(N, 3, H, W)``.
+        opset: of ONNX; None for torch's default.
+        force: replace an existing file.
+
+    Raises:
+        UserError: checkpoint, target or dataset cannot be used, or the file computes something else than the
+            checkpoint. Then there is no new file, and an old one is unchanged.
+    """
+    file_format = find_format(target)
+    if opset is not None and not target.lower().endswith(".onnx"):
+        raise UserError(f"--opset {opset}: only .onnx files have an opset; leave it out for {target}")
+    if os.path.exists(target) and not force:
+        raise UserError(f"{target}: exists; add --force to replace it, or name another file")
+    reference = load_checkpoint_classifier(source, "cpu")
+    records = _read_images(source, reference, verify)
+    with replace_files(target) as temporary:
+        metadata = build_metadata(reference.info, file_digest(source), nhwc)
+        graph = ExportGraph(reference, nhwc)
+        try:
+            file_format.write(graph, reference.info.input_size, metadata, str(temporary), opset)
+        except (UserError, OSError):
+            raise
+        # Exporters raise anything for an operator or an opset that they do not know, with reports of many lines.
+        except Exception as error:
+            wanted = file_format.title if opset is None else f"{file_format.title} with opset {opset}"
+            raise UserError(
+                f"{source} cannot be exported as {wanted} ({end_of_message(error)}); export it to another format"
+            ) from error
+        proof = compare(reference, load_exported(str(temporary), "cpu"), records)
+        if not proof.holds:
+            raise UserError(
+                f"{target}: not written, because the exported network does not compute what {source} does: {proof}; "
+                f"allowed: 0 and {MAX_DIFFERENCE:g}; export to another format"
+            )
+    return proof
+
+
+def compare(reference: Classifier, exported: Classifier, records: Sequence[dict]) -> Proof:
+    """Runs two classifiers on the same images, in batches of 32 and in one of 1."""
+    images, changed, difference = 0, 0, 0.0
+    for batch in build_loader(Predictor(reference), records, _BATCH, len(os.sched_getaffinity(0))):
+        for crops in (batch["image"], batch["image"][:1]) if images == 0 else (batch["image"],):
+            expected, found = reference.probabilities(crops), exported.probabilities(crops)
+            changed += int((expected.argmax(1) != found.argmax(1)).sum())
+            largest = float((expected - found).abs().max())
+            difference = max(difference, largest if largest == largest else float("inf"))  # NaN is no number to compare
+        images += len(batch["image"])
+    return Proof(images, changed, difference)
+
+
+def _read_images(source: str, reference: Classifier, verify: str | None) -> list[dict]:
+    """The records of a dataset, or of the test sets in the config of a checkpoint."""
+    names = [verify] if verify else _test_sets(source)
+    if not names:
+        raise UserError(f"{source}: its config names no test set; give real images with --verify DATASET")
+    try:
+        records = [record for name in names for record in get_dataset(name, reference.info.classes).records]
+    except UserError as error:
+        if verify:
+            raise UserError(f"--verify {error}") from error
+        raise UserError(
+            f"the test set of {source} cannot be read ({error}); give real images with --verify DATASET"
+        ) from error
+    if len(records) < MIN_IMAGES:
+        raise UserError(
+            f"--verify {', '.join(names)}: has {len(records)} images; at least {MIN_IMAGES} are needed, name another "
+            "set with --verify DATASET"
+        )
+    return records
+
+
+def _test_sets(source: str) -> list[str]:
+    config = yaml.safe_load(read_checkpoint(source, mapped=True)["imgcls"]["cfg"]) or {}
+    return list(config.get("DATASETS", {}).get("TEST", ()))

@@ -1,0 +1,89 @@
+"""Evaluation of a model file: the metrics of ``--eval-only``, to the last digit."""
+
+import json
+
+import pytest
+
+from imgcls.cli.train import main as train
+from imgcls.errors import UserError
+from imgcls.inference import Predictor
+from imgcls.inference.score import read_labelled, score
+
+
+@pytest.fixture
+def eval_only(tiny_cfg, tmp_path):
+    """``eval_only(path, dataset)``: the result files of ``imgcls train --eval-only``."""
+
+    def run(path: str, dataset: str) -> dict[str, str]:
+        config = tmp_path / "config.yaml"
+        config.write_text(tiny_cfg.dump())
+        train(
+            ["--eval-only", "--num-gpus", "0", "--config-file", str(config), "MODEL.WEIGHTS", path,
+             "DATASETS.TEST", f"('{dataset}',)"]
+        )  # fmt: skip
+        return read_files(tmp_path / "output" / "inference")
+
+    return run
+
+
+def read_files(folder) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir() if path.name != "config.yaml"}
+
+
+def test_a_checkpoint_has_every_figure_of_eval_only(tiny_cfg, save_classifier, mixed_images, tmp_path, eval_only):
+    tiny_cfg.INPUT.CROP_PCT, tiny_cfg.TEST.TOPK = 0.8, [1, 2]
+    path, name = save_classifier(), f"folder:{mixed_images}"
+    expected = eval_only(path, name)
+    predictor = Predictor.from_file(path, "cpu")
+    results = score(predictor, read_labelled(name, predictor.info), 4, folder=str(tmp_path / "files"))
+    assert read_files(tmp_path / "files") == expected
+    assert set(expected) == {"accuracy.json", "per_class.csv", "confusion_matrix.csv", "predictions.csv"}
+    assert results == {"accuracy": json.loads(expected["accuracy.json"])["metrics"]}
+    assert set(results["accuracy"]) == {"top1", "top2"} and 0 < results["accuracy"]["top1"] < 100
+
+
+def test_a_multi_label_checkpoint_has_every_figure_of_eval_only(
+    tiny_cfg, save_classifier, mixed_images, tmp_path, eval_only
+):
+    tiny_cfg.MODEL.CLSNET.HEAD, tiny_cfg.TEST.THRESHOLD = "sigmoid", 0.3
+    rows = [f"{file},{file.parent.name}" for file in sorted(mixed_images.rglob("*.*"))]
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["file_name,labels", *rows]))
+    tiny_cfg.DATASETS.TRAIN = (f"csv:{table}",)
+    path, name = save_classifier(), f"csv:{table}"
+    expected = eval_only(path, name)
+    predictor = Predictor.from_file(path, "cpu")
+    results = score(predictor, read_labelled(name, predictor.info), 4, folder=str(tmp_path / "files"))
+    assert read_files(tmp_path / "files") == expected and "multilabel.json" in expected
+    assert results["multilabel"]["mAP"] == pytest.approx(json.loads(expected["multilabel.json"])["metrics"]["mAP"])
+
+
+def test_workers_and_batch_sizes_change_no_metric(save_classifier, mixed_images):
+    predictor = Predictor.from_file(save_classifier(), "cpu")
+    dataset = read_labelled(f"folder:{mixed_images}", predictor.info)
+    assert score(predictor, dataset, 7, workers=2) == score(predictor, dataset, 18)
+
+
+def test_labels_go_by_name_and_other_classes_are_refused(save_classifier, write_folder, tmp_path):
+    info = Predictor.from_file(save_classifier(), "cpu").info
+    some = write_folder(tmp_path / "some", {"red": 2, "blue": 1})
+    assert [record["label"] for record in read_labelled(f"folder:{some}", info).records] == [0, 2, 2]
+    other = write_folder(tmp_path / "other", {"red": 2, "yellow": 1})
+    with pytest.raises(
+        UserError, match="has the class yellow, which the training set lacks; its 3 classes: blue, green"
+    ):
+        read_labelled(f"folder:{other}", info)
+    table = tmp_path / "labels.csv"
+    table.write_text(f"file_name,labels\n{other / 'red' / '0.png'},red")
+    with pytest.raises(UserError, match=r'has "labels", but MODEL\.CLSNET\.HEAD is "softmax"'):
+        read_labelled(f"csv:{table}", info)
+
+
+def test_names_for_a_checkpoint_without_any(save_classifier, tmp_path):
+    """As `imgcls convert` writes it, where the names are not known."""
+    path = save_classifier(classes=[])
+    with pytest.raises(UserError, match=r"has no names for its 3 classes; give them with --classes FILE, one a line"):
+        Predictor.from_file(path, "cpu")
+    assert Predictor.from_file(path, "cpu", ["a", "b", "c"]).info.classes == ["a", "b", "c"]
+    with pytest.raises(UserError, match=r"there are 2 class names, and .*model\.pth has 3 outputs"):
+        Predictor.from_file(path, "cpu", ["a", "b"])
