@@ -1,9 +1,11 @@
 """Evaluation of any classifier, a checkpoint or an exported file, with the evaluators and images of ``--eval-only``."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
-from torch import Tensor, nn
+import torch
+from torch import nn
+from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from imgcls.data.catalog import get_dataset
@@ -11,7 +13,7 @@ from imgcls.data.dataset import Dataset, check_labels
 from imgcls.data.loader import ClsLoader, collate, init_worker
 from imgcls.data.mapper import ClsDatasetMapper, MappedDataset
 from imgcls.evaluation import ImageNetEvaluator, MultiLabelEvaluator
-from imgcls.inference.classifier import ClassifierInfo
+from imgcls.inference.classifier import CheckpointClassifier, Classifier, ClassifierInfo
 from imgcls.inference.predictor import Predictor
 
 
@@ -69,14 +71,22 @@ def score(
     else:
         evaluator = ImageNetEvaluator(info.classes, info.topk, distributed=False, output_dir=folder)
     for batch in build_loader(predictor, dataset.records, batch_size, workers):
-        evaluator.process(batch, _outputs(predictor.classifier.probabilities(batch["image"]), info))
+        evaluator.process(batch, _predict(predictor.classifier, batch, info))
     return evaluator.evaluate()
 
 
-def _outputs(probabilities: Tensor, info: ClassifierInfo) -> list[dict[str, Any]]:
+@torch.no_grad()
+def _predict(classifier: Classifier, batch: dict[str, Any], info: ClassifierInfo) -> list[dict[str, Any]]:
     """The predictions of a batch, as ``ClsNet`` returns them."""
+    if isinstance(classifier, CheckpointClassifier):
+        return cast(list[dict[str, Any]], classifier.model(batch))
+    probabilities, labels = classifier.probabilities(batch["image"]), batch["label"]
+    if info.multi_label:
+        losses = functional.binary_cross_entropy(probabilities, labels, reduction="none").mean(dim=1)
+    else:  # an exported file gives no logits, whose loss has more digits
+        losses = functional.nll_loss(probabilities.log().clamp(min=-100), labels, reduction="none")
     scores, classes = probabilities.topk(min(max(info.topk), len(info.classes)), dim=1)
     return [
-        {"pred_classes": best, "scores": values, "probs": row}
-        for best, values, row in zip(classes, scores, probabilities, strict=True)
+        {"pred_classes": best, "scores": values, "probs": row, "loss": loss}
+        for best, values, row, loss in zip(classes, scores, probabilities, losses, strict=True)
     ]

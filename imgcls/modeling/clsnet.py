@@ -1,6 +1,7 @@
 """ClsNet: backbone, head and loss with detectron2's calling convention."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -150,7 +151,7 @@ class ClsNet(nn.Module):
         """Maps raw images ``(N, C, H, W)``, 0-255, uint8 or float, to logits ``(N, K)``."""
         images = images.to(self.device, non_blocking=True).contiguous(memory_format=self.memory_format)
         normalised = (images - self.pixel_mean).div_(self.pixel_std)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.train_backbone):
+        with torch.no_grad() if self.training and not self.train_backbone else nullcontext():
             feature = self.backbone(normalised)[self.in_feature]
         return self.head(feature)
 

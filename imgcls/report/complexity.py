@@ -17,10 +17,15 @@ DETECTOR_SIZE = 512
 
 
 def build_complexity(cfg: CfgNode) -> dict[str, int]:
-    """Builds the model of a config on the CPU and counts it, see ``count_complexity``."""
+    """Builds the model of a config on the CPU and counts it, see ``count_complexity``.
+
+    A number of classes that is taken from the data (-1) is counted as 1,000.
+    """
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
+    if cfg.MODEL.CLSNET.NUM_CLASSES == -1:
+        cfg.MODEL.CLSNET.NUM_CLASSES = 1000
     classifier = cfg.MODEL.META_ARCHITECTURE == "ClsNet"
     return count_complexity(build_model(cfg).eval(), cfg.MODEL.CLSNET.INPUT_SIZE if classifier else DETECTOR_SIZE)
 

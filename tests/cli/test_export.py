@@ -44,9 +44,11 @@ def test_from_training_to_metrics_of_the_exported_file(model, run_verb, tmp_path
         )
         assert (code, error) == (0, "")
         content[name] = json.loads((folder / "accuracy.json").read_text())
-        top1 = content[name]["metrics"]["top1"]
-        assert printed.splitlines() == [f"66 images of folder:{tmp_path / 'val'}", f"top1: {top1:.4f}"]
-    assert content[model] == content[target]
+        lines = [f"{metric}: {value:.4f}" for metric, value in content[name]["metrics"].items()]
+        assert printed.splitlines() == [f"66 images of folder:{tmp_path / 'val'}", *lines]
+    exact, exported = (dict(content[name]["metrics"]) for name in (model, target))
+    assert exported.pop("loss") == pytest.approx(exact.pop("loss"), rel=1e-5)
+    assert exported == exact and content[model]["per_class"] == content[target]["per_class"]
     evaluated = json.loads((tmp_path / "output" / "inference" / "accuracy.json").read_text())
     assert content[model] == evaluated  # of the end of training
 
