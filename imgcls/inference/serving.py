@@ -161,22 +161,20 @@ def _read_fields(form: "FormData", service: PredictionService) -> tuple[Ranking,
     unknown = sorted(form.keys() - set(_FIELDS))
     if unknown:
         raise UserError(f"the form has the unknown field {unknown[0]!r}; allowed: {', '.join(_FIELDS)}")
-    topk, threshold, cam = (
-        form.get(name, default) for name, default in (("topk", "5"), ("threshold", ""), ("cam", "0"))
-    )
-    try:
-        ranking = Ranking(service.info, int(str(topk)), float(str(threshold)) if threshold else None)
-    except UserError:
-        raise
-    except ValueError:
-        raise UserError(
-            f"topk is {topk!r} and threshold is {threshold!r}; allowed: a whole number from 1, and a probability"
-        ) from None
+    cam, topk, threshold = form.get("cam", "0"), form.get("topk", "5"), form.get("threshold")
     if cam not in ("0", "1"):
         raise UserError(f"cam is {cam!r}; allowed: 0 or 1")
     if cam == "1" and service.without_cam:
         raise UserError(service.without_cam)
-    return ranking, cam == "1"
+    try:
+        count = int(str(topk))
+    except ValueError:
+        raise UserError(f"topk is {topk!r}; allowed: a whole number from 1") from None
+    try:
+        common = float(str(threshold)) if threshold else None
+    except ValueError:
+        raise UserError(f"threshold is {threshold!r}; allowed: a probability, from 0 to 1") from None
+    return Ranking(service.info, count, common), cam == "1"
 
 
 def _check_header(data: bytes, name: str) -> None:
