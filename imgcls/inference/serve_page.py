@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgcls.errors import UserError
-from imgcls.inference.serving import PredictionService
+from imgcls.inference.serving import PredictionService, too_large_message
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -44,6 +44,7 @@ def add_page(app: "FastAPI", service: PredictionService, max_bytes: int) -> None
         "note": f"Without heat maps: {service.without_cam}" if service.without_cam else "",
         "cam": not service.without_cam,
         "max_bytes": max_bytes,
+        "too_large": too_large_message(max_bytes),
         "rows": _ROWS,
         "topk": _TOPK if info.multi_label else _ROWS,
     }

@@ -110,7 +110,7 @@ def build_app(service: PredictionService, max_bytes: int) -> "FastAPI":
     from starlette.types import Message
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)  # these pages load scripts from a network
-    too_large = HTTPException(413, f"the file is too large; allowed: up to {max_bytes / 2**20:g} MiB (--max-megabytes)")
+    too_large = HTTPException(413, too_large_message(max_bytes))
     limiter = CapacityLimiter(_THREADS)
 
     @app.post("/predict", response_model=None)
@@ -154,6 +154,11 @@ def build_app(service: PredictionService, max_bytes: int) -> "FastAPI":
         return JSONResponse({"error": "the client has closed the connection"}, 400)
 
     return app
+
+
+def too_large_message(max_bytes: int) -> str:
+    """What a client reads whose file has more bytes."""
+    return f"the file is too large; allowed: up to {max_bytes / 2**20:.3g} MiB (--max-megabytes)"
 
 
 def _read_fields(form: "FormData", service: PredictionService) -> tuple[Ranking, bool]:

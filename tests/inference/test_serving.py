@@ -228,7 +228,7 @@ def test_files_above_the_limit_are_status_413(ask, chunked):
             headers={"Content-Type": "multipart/form-data; boundary=b"},
         )
         assert answer.status_code == 413
-        assert answer.json() == {"error": "the file is too large; allowed: up to 0.190735 MiB (--max-megabytes)"}
+        assert answer.json() == {"error": "the file is too large; allowed: up to 0.191 MiB (--max-megabytes)"}
 
 
 def test_nothing_of_an_upload_stays_on_the_disk(ask, tmp_path, monkeypatch):

@@ -40,8 +40,7 @@ function fill({ answer, list }) {
 }
 
 async function ask(file) {
-  const limit = settings.max_bytes / 2 ** 20;
-  if (file.size > settings.max_bytes) return { error: `the file is too large; allowed: up to ${limit} MiB` };
+  if (file.size > settings.max_bytes) return { error: settings.too_large }; // not sent in vain
   const form = new FormData();
   form.append("topk", settings.topk);
   form.append("cam", settings.cam ? "1" : "0");
