@@ -110,7 +110,6 @@ def build_app(service: PredictionService, max_bytes: int) -> "FastAPI":
     from starlette.types import Message
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)  # these pages load scripts from a network
-    too_large = HTTPException(413, too_large_message(max_bytes))
     limiter = CapacityLimiter(_THREADS)
 
     @app.post("/predict", response_model=None)
@@ -122,7 +121,7 @@ def build_app(service: PredictionService, max_bytes: int) -> "FastAPI":
             message = await request.receive()
             received += len(message.get("body", b""))
             if received > max_bytes + _FORM_BYTES:
-                raise too_large
+                raise HTTPException(413, too_large_message(max_bytes))
             return message
 
         async with Request(request.scope, receive).form(max_files=1, max_fields=len(_FIELDS)) as form:
@@ -130,7 +129,7 @@ def build_app(service: PredictionService, max_bytes: int) -> "FastAPI":
             if not isinstance(image, UploadFile):
                 raise HTTPException(400, _FORM)
             if image.size is None or image.size > max_bytes:
-                raise too_large
+                raise HTTPException(413, too_large_message(max_bytes))
             name = (image.filename or "image").replace("\\", "/").rpartition("/")[2]
             try:
                 ranking, with_cam = _read_fields(form, service)
