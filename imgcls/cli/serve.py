@@ -28,7 +28,7 @@ def main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
 
 
 def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    parser.add_argument("model", metavar="MODEL", help="a classifier's checkpoint")
+    parser.add_argument("model", metavar="MODEL", help="a classifier's checkpoint, or a file of imgcls export")
     parser.add_argument("--port", type=int, default=7860, help="0 takes any free one (default: %(default)s)")
     parser.add_argument(
         "--host", default="127.0.0.1",
@@ -55,7 +55,7 @@ def _serve(args: argparse.Namespace) -> None:
     import uvicorn
 
     with _listen(args.host, args.port) as listener:
-        service = PredictionService(Predictor.from_checkpoint(args.model, args.device))
+        service = PredictionService(Predictor.from_file(args.model, args.device))
         max_bytes = round(args.max_megabytes * 2**20)
         app = build_app(service, max_bytes)
         add_page(app, service, max_bytes)

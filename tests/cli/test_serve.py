@@ -15,6 +15,7 @@ from detectron2.modeling import build_model
 
 from imgcls.checkpoint import build_info, write_checkpoint
 from imgcls.inference import Predictor
+from imgcls.inference.export import export_classifier
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -57,12 +58,18 @@ def post(port: int, path: Path) -> dict:
         return json.load(answer)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_it_answers_and_stops_at_a_signal_within_5_seconds(start, model, write_folder, tmp_path, number, code):
-    image = write_folder(tmp_path / "images", {"red": 1}) / "red" / "0.png"
+@pytest.mark.parametrize(
+    ("number", "code", "suffix"), [(signal.SIGTERM, 0, ".pth"), (signal.SIGINT, 130, ".ts")], ids=["sigterm", "sigint"]
+)
+def test_it_answers_and_stops_at_a_signal_within_5_seconds(start, model, write_folder, tmp_path, number, code, suffix):
+    images = write_folder(tmp_path / "images", {"blue": 22, "green": 22, "red": 22})
+    image = images / "red" / "0.png"
+    if suffix != ".pth":
+        checkpoint, model = model, str(tmp_path / f"model{suffix}")
+        export_classifier(checkpoint, model, f"folder:{images}")
     process, port = start(model, "--port", "0", "--device", "cpu")
     answer = post(port, image)
-    expected = Predictor.from_checkpoint(model, "cpu")(str(image))
+    expected = Predictor.from_file(model, "cpu")(str(image))
     assert (answer["classes"], answer["probabilities"]) == (expected.classes, expected.probabilities)
     with socket.create_connection(("127.0.0.1", port)) as client:  # a client that neither sends all nor leaves
         client.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
@@ -82,7 +89,7 @@ def test_ctrl_c_while_the_model_loads_is_no_traceback(run_verb, require, monkeyp
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Predictor, "from_checkpoint", interrupt)
+    monkeypatch.setattr(Predictor, "from_file", interrupt)
     assert run_verb("serve", "model.pth", "--port", 0) == (130, "", "")
 
 
