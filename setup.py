@@ -26,6 +26,7 @@ setup(
     package_dir={"imgcls.configs": "configs"},
     package_data={
         "imgcls.configs": ["*.yaml", "*/*.yaml", "complexity.json"],
+        "imgcls.inference": ["static/*"],
         "imgcls.report": ["static/*"],
     },
     entry_points={"console_scripts": ["imgcls = imgcls.__main__:main"]},
@@ -49,6 +50,7 @@ setup(
         "export": ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.18", "openvino>=2024.4"],
         "cam": ["captum>=0.7"],
         "parquet": ["pyarrow>=15"],
+        "serve": ["gradio>=6.31,<7"],
         "shards": ["webdataset>=0.2.86"],
         "timm": ["timm>=1.0"],
         "docs": ["sphinx>=7", "myst-parser>=3", "furo>=2024", "nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6"],

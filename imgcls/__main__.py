@@ -14,6 +14,7 @@ VERBS = MappingProxyType(
         "predict": ("predict", "predict the classes of images with a checkpoint or an exported file"),
         "eval": ("evaluate_model", "evaluate a checkpoint or an exported file on a dataset"),
         "export": ("export", "write a checkpoint as ONNX, torch.export, OpenVINO or TorchScript, and verify it"),
+        "serve": ("serve", "show a classifier on a web page, with a JSON API"),
         "detect-classify": ("detect_classify", "find boxes with a detector and predict the class of each"),
         "convert": ("convert_weights", "convert weights of timm, torchvision and other projects"),
         "export-backbone": ("export_backbone", "write a trained backbone as a file for detectors, and verify it"),

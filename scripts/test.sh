@@ -3,10 +3,10 @@
 # Without arguments, all tests run and must cover 93 % of the package's lines, and the manual is built.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-bash "$ROOT/scripts/install.sh" demo,dev,docs,shards,timm,cam,parquet,export
+bash "$ROOT/scripts/install.sh" demo,dev,docs,shards,timm,cam,parquet,export,serve
 . "$ROOT/scripts/env.sh"
 cd "$ROOT"
-# A browser for the test of the report's page, which skips without one, except in CI.
+# A browser for the tests of the pages, which skip without one, except in CI.
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v chromium >/dev/null; then
     { apt-get update -q && apt-get install -y -q --no-install-recommends chromium; } >&2
 fi

@@ -4,6 +4,7 @@ import importlib
 import logging
 import os
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,6 +17,17 @@ from PIL import Image
 from imgcls.config import get_cfg
 
 ROOT = Path(__file__).parent.parent
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER_FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +55,20 @@ def own_surroundings(tmp_path, monkeypatch):
 def require():
     """``require("captum")``: an optional package; without it a test is skipped, but fails in CI, which installs it."""
     return importlib.import_module if os.environ.get("CI") else pytest.importorskip
+
+
+@pytest.fixture
+def chromium(require):
+    """A browser of playwright, without the requests that it makes by itself."""
+    api = require("playwright.sync_api")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        assert not os.environ.get("CI"), "scripts/test.sh installs a browser there"
+        pytest.skip(f"none of {BROWSERS} is installed")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=BROWSER_FLAGS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

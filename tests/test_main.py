@@ -18,6 +18,7 @@ SCRIPTS = {
     "tools/predict.py": "predict",
     "tools/evaluate_model.py": "eval",
     "tools/export.py": "export",
+    "tools/serve.py": "serve",
     "tools/detect_classify.py": "detect-classify",
     "tools/convert_weights.py": "convert",
     "tools/export_backbone.py": "export-backbone",

@@ -49,10 +49,12 @@ def test_every_folder_of_the_package_is_installed_and_nothing_else(arguments):
     assert set(arguments["packages"]) == {".".join(folder.parts) for folder in folders} | {"imgcls.configs"}
 
 
-def test_the_files_of_the_report_are_installed(arguments):
-    folder = ROOT / "imgcls" / "report"
-    found = {path for pattern in arguments["package_data"]["imgcls.report"] for path in folder.glob(pattern)}
-    assert found == {path for path in folder.rglob("*") if path.suffix in (".css", ".js")} and len(found) == 2
+@pytest.mark.parametrize(("part", "count"), [("inference", 4), ("report", 2)])
+def test_the_files_of_the_pages_are_installed(arguments, part, count):
+    folder = ROOT / "imgcls" / part
+    found = {path for pattern in arguments["package_data"][f"imgcls.{part}"] for path in folder.glob(pattern)}
+    assert found == {path for path in folder.rglob("*") if path.suffix in (".css", ".html", ".js")}
+    assert len(found) == count
 
 
 def test_every_config_is_installed(arguments):
@@ -68,6 +70,7 @@ def test_extras_are_those_of_the_design(arguments):
         "export": {"onnx", "onnxscript", "onnxruntime", "openvino"},
         "cam": {"captum"},
         "parquet": {"pyarrow"},
+        "serve": {"gradio"},
         "shards": {"webdataset"},
         "timm": {"timm"},
         "docs": {"sphinx", "myst-parser", "furo", "nbclient", "nbformat", "ipykernel"},
@@ -94,7 +97,7 @@ def test_detectron2_and_opencv_are_not_requirements(arguments):
 def test_constraints_satisfy_the_bounds(arguments, python):
     pinned = pins(python)
     wanted = list(arguments["install_requires"])
-    for extra in ("cam", "demo", "dev", "parquet", "shards", "timm"):
+    for extra in ("cam", "demo", "dev", "parquet", "serve", "shards", "timm"):
         wanted += arguments["extras_require"][extra]
     for requirement in map(Requirement, wanted):
         assert requirement.specifier, f"{requirement.name} has no bound"

@@ -1,5 +1,8 @@
 """A checkpoint to predict with, and images of every kind that the reader knows."""
 
+import socket
+import threading
+
 import numpy as np
 import pytest
 from detectron2.modeling import build_model
@@ -54,3 +57,31 @@ def mixed_images(tmp_path):
         Image.fromarray(noise(64, 48)).save(folder / "e.png")
         Image.fromarray(noise(40, 44).astype(np.uint16) * 200).save(folder / "f.tif")
     return root
+
+
+@pytest.fixture
+def start_server(require):
+    """``start_server(service, max_bytes)``: the application of `imgcls serve` in a thread; its address."""
+    require("gradio")
+    import uvicorn
+
+    from imgcls.inference.serve_page import add_page
+    from imgcls.inference.serving import build_app
+
+    started = []
+
+    def start(service, max_bytes: int = 2**20) -> str:
+        app = build_app(service, max_bytes)
+        add_page(app, service, max_bytes)
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        started.append((server, thread))
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    yield start
+    for server, thread in started:
+        server.should_exit = True
+        thread.join(10)
+        assert not thread.is_alive()

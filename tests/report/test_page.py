@@ -1,26 +1,13 @@
 """The page in a browser."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import pytest
 
 from imgcls.report import write_comparison, write_report
 
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 class Browser:
@@ -44,16 +31,8 @@ class Browser:
 
 
 @pytest.fixture
-def browser(require):
-    api = require("playwright.sync_api")
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        assert not os.environ.get("CI"), "scripts/test.sh installs a browser there"
-        pytest.skip(f"none of {BROWSERS} is installed")
-    with api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield Browser(chromium)
-        chromium.close()
+def browser(chromium):
+    return Browser(chromium)
 
 
 def column(page, table: str, number: int) -> list[str]:
