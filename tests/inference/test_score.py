@@ -39,7 +39,7 @@ def test_a_checkpoint_has_every_figure_of_eval_only(tiny_cfg, save_classifier, m
     assert read_files(tmp_path / "files") == expected
     assert set(expected) == {"accuracy.json", "per_class.csv", "confusion_matrix.csv", "predictions.csv"}
     assert results == {"accuracy": json.loads(expected["accuracy.json"])["metrics"]}
-    assert set(results["accuracy"]) == {"top1", "top2"} and 0 < results["accuracy"]["top1"] < 100
+    assert {"top1", "top2", "balanced", "loss"} < set(results["accuracy"]) and 0 < results["accuracy"]["top1"] < 100
 
 
 def test_a_multi_label_checkpoint_has_every_figure_of_eval_only(
@@ -61,7 +61,9 @@ def test_a_multi_label_checkpoint_has_every_figure_of_eval_only(
 def test_workers_and_batch_sizes_change_no_metric(save_classifier, mixed_images):
     predictor = Predictor.from_file(save_classifier(), "cpu")
     dataset = read_labelled(f"folder:{mixed_images}", predictor.info)
-    assert score(predictor, dataset, 7, workers=2) == score(predictor, dataset, 18)
+    one, other = (dict(score(predictor, dataset, *how)["accuracy"]) for how in ((7, 2), (18, 0)))
+    assert one.pop("loss") == pytest.approx(other.pop("loss"), rel=1e-6)
+    assert one == other
 
 
 def test_labels_go_by_name_and_other_classes_are_refused(save_classifier, write_folder, tmp_path):
