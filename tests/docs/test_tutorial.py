@@ -41,6 +41,9 @@ def test_the_commands_of_getting_started_run(environment):
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
     assert "135/135 backbone tensors loaded, classifier dropped" in result.stdout
     assert (environment / "output/shapes/report/index.html").is_file()
+    assert len((environment / "predictions.csv").read_text().splitlines()) == 31
+    (top1,) = map(float, re.findall(r"^30 images of folder:images/val\ntop1: ([\d.]+)$", result.stdout, re.MULTILINE))
+    assert top1 > 80
     assert (environment / "output/detector/model_final.pth").is_file()
 
 
