@@ -46,8 +46,8 @@ def test_command_prints_table_and_path(tmp_path, run):
     assert code == 0
     source, *table, empty, page = out.splitlines()
     assert source == f"results of {output_dir}/inference/first_set"
-    assert [line.split()[0] for line in table] == ["top-1", "on"]
-    assert table[0].endswith("91.67 %") and table[1] == "on 12 test images" and empty == ""
+    assert [line.split()[0] for line in table] == ["top-1", "balanced", "precision", "recall", "F1", "on"]
+    assert table[0].endswith("91.67 %") and table[-1] == "on 12 test images" and empty == ""
     assert page == f"{output_dir}/report/index.html" and "91.67 %" in Path(page).read_text()
     code, out, _ = run(str(output_dir), "--output", str(tmp_path / "else where"))
     assert out.splitlines()[-1] == f"{tmp_path}/else where/index.html"
