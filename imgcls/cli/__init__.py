@@ -6,6 +6,7 @@ exits with code 2 and one line on stderr.
 """
 
 import argparse
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -36,6 +37,25 @@ def command(description: str, example: str) -> Callable[[Callable[..., int | Non
         return main
 
     return decorate
+
+
+def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of every verb that runs a model on many images."""
+    parser.add_argument("model", metavar="MODEL", help="a classifier's checkpoint, or a file of imgcls export")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images in a batch (default: 32)")
+    parser.add_argument(
+        "-j", "--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N",
+        help="processes that decode images (default: one for each core)",
+    )  # fmt: skip
+    parser.add_argument("--device", help="such as cpu or cuda:1 (default: the first GPU, or the CPU)")
+    parser.add_argument("--classes", metavar="FILE", help="class names to use instead of the model's, one a line")
+
+
+def check_minimum(parser: argparse.ArgumentParser, args: argparse.Namespace, **lowest: int) -> None:
+    """Exits with an error for a number below its minimum: ``check_minimum(parser, args, batch_size=1)``."""
+    for name, minimum in lowest.items():
+        if getattr(args, name) < minimum:
+            parser.error(f"--{name.replace('_', '-')} is {getattr(args, name)}; allowed: from {minimum}")
 
 
 def read_class_names(path: str) -> list[str]:

@@ -2,10 +2,9 @@
 
 import argparse
 import logging
-import os
 from collections.abc import Sequence
 
-from imgcls.cli import command, read_class_names
+from imgcls.cli import add_inference_arguments, check_minimum, command, read_class_names
 
 
 @command(
@@ -14,20 +13,11 @@ from imgcls.cli import command, read_class_names
 )
 def main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Prints the metrics, and writes the result files with ``--output``."""
-    parser.add_argument("model", metavar="MODEL", help="a classifier's checkpoint, or a file of imgcls export")
+    add_inference_arguments(parser)
     parser.add_argument("dataset", metavar="DATASET", help="folder:PATH, csv:PATH, shards:PATH, ... or a name")
     parser.add_argument("-o", "--output", metavar="DIR", help="folder for accuracy.json, per_class.csv, ...")
-    parser.add_argument("--batch-size", type=int, default=32, help="images in a batch (default: 32)")
-    parser.add_argument(
-        "-j", "--workers", type=int, default=len(os.sched_getaffinity(0)),
-        help="processes that decode images (default: one for each core)",
-    )  # fmt: skip
-    parser.add_argument("--device", help="such as cpu or cuda:1 (default: the first GPU, or the CPU)")
-    parser.add_argument("--classes", metavar="FILE", help="class names to use instead of the model's, one a line")
     args = parser.parse_args(argv)
-    for flag, value, lowest in (("--batch-size", args.batch_size, 1), ("--workers", args.workers, 0)):
-        if value < lowest:
-            parser.error(f"{flag} is {value}; allowed: from {lowest}")
+    check_minimum(parser, args, batch_size=1, workers=0)
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     from imgcls.inference.predictor import Predictor

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from imgcls.cli import command, read_class_names
+from imgcls.cli import add_inference_arguments, check_minimum, command, read_class_names
 from imgcls.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
 
 
 def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    parser.add_argument("model", metavar="MODEL", help="a classifier's checkpoint, or a file of imgcls export")
+    add_inference_arguments(parser)
     parser.add_argument(
         "sources", metavar="SOURCE", nargs="+",
         help="image files, folders, globs in quotes, - for names on standard input, dataset names (folder:PATH, "
@@ -38,13 +38,6 @@ def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpa
     parser.add_argument(
         "--threshold", type=float, help="list the classes above it (default: the thresholds of a multi-label model)"
     )
-    parser.add_argument("--batch-size", type=int, default=32, help="images in a batch (default: 32)")
-    parser.add_argument(
-        "-j", "--workers", type=int, default=len(os.sched_getaffinity(0)),
-        help="processes that decode images (default: one for each core)",
-    )  # fmt: skip
-    parser.add_argument("--device", help="such as cpu or cuda:1 (default: the first GPU, or the CPU)")
-    parser.add_argument("--classes", metavar="FILE", help="class names to use instead of the model's, one a line")
     parser.add_argument("--save-images", metavar="DIR", help="draw the classes below each image, into this folder")
     parser.add_argument(
         "--cam", action="store_true",
@@ -59,11 +52,7 @@ def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpa
     parser.add_argument("--resume", action="store_true", help="continue an interrupted call with the same --output")
     parser.add_argument("--force", action="store_true", help="replace an existing --output")
     args = parser.parse_args(argv)
-    for flag, value, lowest in (
-        ("--batch-size", args.batch_size, 1), ("--workers", args.workers, 0), ("--margin", args.margin, 0),
-    ):  # fmt: skip
-        if value < lowest:
-            parser.error(f"{flag} is {value}; allowed: from {lowest}")
+    check_minimum(parser, args, batch_size=1, workers=0, margin=0)
     if args.cam and not args.save_images:
         parser.error("--cam needs --save-images, the folder to write into")
     if args.resume and not args.output:

@@ -45,7 +45,8 @@ def run_process(args: argparse.Namespace) -> Any:
             return evaluate(Trainer, run.cfg, run.datasets, allow_pickle=args.allow_pickle)
         trainer = PlainTrainer(run.cfg, run.datasets, args.allow_pickle)
         trainer.load(args.resume, args.start_epoch)
-        log_summary(run.cfg, trainer.datasets, trainer.model, trainer.run_state.first)
+        # With --start-epoch, a new run starts in the middle, too.
+        log_summary(run.cfg, trainer.datasets, trainer.model, trainer.run_state.first if args.resume else 0)
         return trainer.train()
 
 

@@ -73,6 +73,17 @@ class Classifier(Protocol):
             float32 ``(N, K)`` in [0, 1], on the CPU.
         """
 
+    def score(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The probabilities of labelled images, and the loss of each.
+
+        Args:
+            images: as for ``probabilities``.
+            labels: ``(N,)`` int64, or ``(N, K)`` float32 for multi-label.
+
+        Returns:
+            ``probabilities(images)``, and float32 ``(N,)`` >= 0 without label smoothing and ``POS_WEIGHT``, on the CPU.
+        """
+
 
 class CheckpointClassifier:
     """A ``ClsNet`` in evaluation mode.
@@ -89,10 +100,17 @@ class CheckpointClassifier:
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
         """As ``Classifier.probabilities``; for the same batch, bit for bit what evaluation computes."""
+        return self.model.loss.probabilities(self._logits(images)).cpu()
+
+    @torch.no_grad()
+    def score(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``Classifier.score``; for the same batch, bit for bit what evaluation computes."""
+        logits, loss = self._logits(images), self.model.loss
+        return loss.probabilities(logits).cpu(), loss.per_image(logits, labels.to(logits.device)).cpu()
+
+    def _logits(self, images: Tensor) -> Tensor:
         logits = self.model.logits(images)
-        if self.info.temperature != 1.0:
-            logits = logits.float() / self.info.temperature
-        return self.model.loss.probabilities(logits).cpu()
+        return logits if self.info.temperature == 1.0 else logits.float() / self.info.temperature
 
 
 def load_checkpoint_classifier(

@@ -1,11 +1,9 @@
 """Evaluation of any classifier, a checkpoint or an exported file, with the evaluators and images of ``--eval-only``."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
-import torch
-from torch import nn
-from torch.nn import functional
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from imgcls.data.catalog import get_dataset
@@ -13,7 +11,7 @@ from imgcls.data.dataset import Dataset, check_labels
 from imgcls.data.loader import ClsLoader, collate, init_worker
 from imgcls.data.mapper import ClsDatasetMapper, MappedDataset
 from imgcls.evaluation import ImageNetEvaluator, MultiLabelEvaluator
-from imgcls.inference.classifier import CheckpointClassifier, Classifier, ClassifierInfo
+from imgcls.inference.classifier import ClassifierInfo
 from imgcls.inference.predictor import Predictor
 
 
@@ -71,20 +69,12 @@ def score(
     else:
         evaluator = ImageNetEvaluator(info.classes, info.topk, distributed=False, output_dir=folder)
     for batch in build_loader(predictor, dataset.records, batch_size, workers):
-        evaluator.process(batch, _predict(predictor.classifier, batch, info))
+        evaluator.process(batch, _outputs(*predictor.classifier.score(batch["image"], batch["label"]), info))
     return evaluator.evaluate()
 
 
-@torch.no_grad()
-def _predict(classifier: Classifier, batch: dict[str, Any], info: ClassifierInfo) -> list[dict[str, Any]]:
+def _outputs(probabilities: Tensor, losses: Tensor, info: ClassifierInfo) -> list[dict[str, Any]]:
     """The predictions of a batch, as ``ClsNet`` returns them."""
-    if isinstance(classifier, CheckpointClassifier):
-        return cast(list[dict[str, Any]], classifier.model(batch))
-    probabilities, labels = classifier.probabilities(batch["image"]), batch["label"]
-    if info.multi_label:
-        losses = functional.binary_cross_entropy(probabilities, labels, reduction="none").mean(dim=1)
-    else:  # an exported file gives no logits, whose loss has more digits
-        losses = functional.nll_loss(probabilities.log().clamp(min=-100), labels, reduction="none")
     scores, classes = probabilities.topk(min(max(info.topk), len(info.classes)), dim=1)
     return [
         {"pred_classes": best, "scores": values, "probs": row, "loss": loss}

@@ -7,6 +7,7 @@ import pytest
 from imgcls.cli.train import main as train
 from imgcls.errors import UserError
 from imgcls.inference import Predictor
+from imgcls.inference.export import export_classifier
 from imgcls.inference.score import read_labelled, score
 
 
@@ -56,6 +57,21 @@ def test_a_multi_label_checkpoint_has_every_figure_of_eval_only(
     results = score(predictor, read_labelled(name, predictor.info), 4, folder=str(tmp_path / "files"))
     assert read_files(tmp_path / "files") == expected and "multilabel.json" in expected
     assert results["multilabel"]["mAP"] == pytest.approx(json.loads(expected["multilabel.json"])["metrics"]["mAP"])
+
+
+def test_a_temperature_counts_for_a_checkpoint_as_for_its_export(save_classifier, write_folder, tmp_path):
+    """Of two files that predict the same probabilities, neither may be scored with others."""
+    name = f"folder:{write_folder(tmp_path / 'val', {'blue': 22, 'green': 22, 'red': 22})}"
+    loss = {}
+    for temperature in (1.0, 3.0):
+        path, target = save_classifier(temperature=temperature), str(tmp_path / "model.ts")
+        export_classifier(path, target, name, force=True)
+        for kind, file in (("checkpoint", path), ("export", target)):
+            predictor = Predictor.from_file(file, "cpu")
+            loss[kind, temperature] = score(predictor, read_labelled(name, predictor.info))["accuracy"]["loss"]
+    for temperature in (1.0, 3.0):
+        assert loss["checkpoint", temperature] == pytest.approx(loss["export", temperature], rel=1e-4)
+    assert abs(loss["export", 3.0] - loss["export", 1.0]) > 1e-2
 
 
 def test_workers_and_batch_sizes_change_no_metric(save_classifier, mixed_images):

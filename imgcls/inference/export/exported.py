@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from imgcls.errors import UserError, UserFileNotFoundError
 from imgcls.inference.classifier import ClassifierInfo
@@ -30,6 +31,15 @@ class ExportedClassifier:
         """As ``Classifier.probabilities``."""
         images = images.cpu()
         return self._run(images.permute(0, 2, 3, 1) if self.nhwc else images)
+
+    def score(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``Classifier.score``; the loss has fewer digits than one from logits, and is at most 100."""
+        probabilities = self.probabilities(images)
+        if self.info.multi_label:
+            losses = functional.binary_cross_entropy(probabilities, labels, reduction="none").mean(dim=1)
+        else:
+            losses = functional.nll_loss(probabilities.log().clamp(min=-100), labels, reduction="none")
+        return probabilities, losses
 
 
 def load_exported(path: str, device: str | None = None, classes: Sequence[str] | None = None) -> ExportedClassifier:

@@ -50,12 +50,14 @@ class ExportFormat:
     Attributes:
         title: for messages and tables.
         packages: what must be installed to read and write it, by module name.
+        companion: suffix of a second file beside the first; empty if there is none.
         write: writes a graph with its metadata to a path; the last argument is the ONNX opset, None for the default.
         open: opens a path on a device, None for the best one.
     """
 
     title: str
     packages: tuple[str, ...]
+    companion: str
     write: Callable[[ExportGraph, int, str, str, int | None], None]
     open: Callable[[str, str | None], OpenedFile]
 
@@ -228,9 +230,9 @@ def quiet() -> Iterator[None]:
 
 FORMATS: Mapping[str, ExportFormat] = MappingProxyType(
     {
-        ".onnx": ExportFormat("ONNX", ("onnx", "onnxscript", "onnxruntime"), _write_onnx, _open_onnx),
-        ".pt2": ExportFormat("torch.export", (), _write_pt2, _open_pt2),
-        ".xml": ExportFormat("OpenVINO IR", ("openvino",), _write_openvino, _open_openvino),
-        ".ts": ExportFormat("TorchScript", (), _write_torchscript, _open_torchscript),
+        ".onnx": ExportFormat("ONNX", ("onnx", "onnxscript", "onnxruntime"), "", _write_onnx, _open_onnx),
+        ".pt2": ExportFormat("torch.export", (), "", _write_pt2, _open_pt2),
+        ".xml": ExportFormat("OpenVINO IR", ("openvino",), ".bin", _write_openvino, _open_openvino),
+        ".ts": ExportFormat("TorchScript", (), "", _write_torchscript, _open_torchscript),
     }
 )

@@ -78,8 +78,10 @@ def export_classifier(
     file_format = find_format(target)
     if opset is not None and not target.lower().endswith(".onnx"):
         raise UserError(f"--opset {opset}: only .onnx files have an opset; leave it out for {target}")
-    if os.path.exists(target) and not force:
-        raise UserError(f"{target}: exists; add --force to replace it, or name another file")
+    companion = os.path.splitext(target)[0] + file_format.companion if file_format.companion else target
+    for path in (target, companion):
+        if os.path.exists(path) and not force:
+            raise UserError(f"{path}: exists; add --force to replace it, or name another file")
     reference = load_checkpoint_classifier(source, "cpu")
     records = _read_images(source, reference, verify)
     with replace_files(target) as temporary:

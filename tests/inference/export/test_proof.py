@@ -122,6 +122,16 @@ def test_an_existing_file_needs_force(checkpoint, verify, tmp_path):
     assert str(proof).startswith("66 images: 0 with another best class, largest difference of a probability ")
 
 
+def test_a_file_of_weights_beside_the_target_is_not_lost(checkpoint, verify, tmp_path, require):
+    """An OpenVINO export has a second file, whose name nobody typed."""
+    require("openvino")
+    (tmp_path / "model.bin").write_text("something else")
+    with pytest.raises(UserError, match=r"model\.bin: exists; add --force"):
+        export_classifier(checkpoint, str(tmp_path / "model.xml"), verify)
+    assert (tmp_path / "model.bin").read_text() == "something else"
+    assert export_classifier(checkpoint, str(tmp_path / "model.xml"), verify, force=True).holds
+
+
 def test_a_killed_export_leaves_the_old_file(checkpoint, verify, tmp_path, monkeypatch):
     """Both files of an OpenVINO export are there, or neither."""
     (tmp_path / "model.xml").write_text("old")
