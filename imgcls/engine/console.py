@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, get_event_storage
 from tqdm import tqdm
 
 from imgcls.engine.run_state import BestTracker
@@ -71,6 +72,19 @@ def _console_handlers() -> Iterable[logging.Handler]:
             # detectron2's handler of log.txt is a StreamHandler, too.
             if isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stdout, sys.stderr):
                 yield handler
+
+
+class TrainingLinePrinter(CommonMetricPrinter):
+    """detectron2's printer without the losses of evaluations, of which it would print the median of the last ones."""
+
+    def write(self) -> None:
+        """Prints the line of an iteration."""
+        histories = get_event_storage().histories()
+        hidden = {name: histories.pop(name) for name in list(histories) if name.endswith("/loss")}
+        try:
+            super().write()
+        finally:
+            histories.update(hidden)
 
 
 class TrainingConsole:

@@ -10,7 +10,7 @@ from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
-from detectron2.utils.events import EventStorage
+from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWriter
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -18,6 +18,7 @@ from imgcls.checkpoint import RunCheckpointer
 from imgcls.data import ClsLoader, build_test_loader, build_train_loader, get_dataset
 from imgcls.data.dataset import Dataset, Datasets
 from imgcls.engine import build
+from imgcls.engine.console import TrainingLinePrinter
 from imgcls.engine.evaluate import call_with, evaluate_datasets, evaluate_with_ema, read_run_datasets, write_run_report
 from imgcls.engine.loop import Loop, LoopFace, build_plan
 from imgcls.engine.run_state import RunState
@@ -64,6 +65,13 @@ class Trainer(DefaultTrainer):
     def build_hooks(self) -> list[HookBase]:
         """Returns no hooks: the loop times, schedules, evaluates, writes and saves. A subclass may add some."""
         return []
+
+    def build_writers(self) -> list[EventWriter]:
+        """detectron2's writers, with our printer of the line of an iteration for a classifier."""
+        writers = super().build_writers()
+        if not build.is_classifier(self.cfg):
+            return writers
+        return [TrainingLinePrinter(self.max_iter) if type(w) is CommonMetricPrinter else w for w in writers]
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Loads ``MODEL.WEIGHTS``, or with ``resume`` resumes the last checkpoint in ``OUTPUT_DIR`` if there is one."""

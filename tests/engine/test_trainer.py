@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
@@ -145,3 +146,17 @@ def test_two_processes_evaluate_with_the_statistics_of_the_first(trained, tiny_c
     out = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert json.loads(out.stdout.splitlines()[-1]) == single
     assert predictions.read_text() == expected
+
+
+def test_the_line_of_an_iteration_has_no_loss_of_an_evaluation(tiny_cfg, caplog):
+    """detectron2 prints the median of everything that is called a loss."""
+    tiny_cfg.merge_from_list(["TEST.EVAL_PERIOD", 1, "SOLVER.LOG_PERIOD", 1])
+    caplog.set_level("INFO")
+    trainer = Trainer(tiny_cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    lines = [r.getMessage() for r in caplog.records if r.name == "detectron2.utils.events"]
+    assert len(lines) == 3 and all("total_loss: " in line and "accuracy/loss" not in line for line in lines)
+    written = (Path(tiny_cfg.OUTPUT_DIR) / "metrics.json").read_text().splitlines()
+    assert all('"accuracy/loss": ' in line for line in written)
+    assert "accuracy/loss" in trainer.storage.histories()
