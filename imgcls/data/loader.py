@@ -75,7 +75,13 @@ class ClsLoader:
             batch_sampler.sampler.first_position = iteration * self.batch_size
 
     def _batches(self) -> Iterator[dict[str, Any]]:
-        for batch in self.loader:
+        # A worker inherits the mask, so that no signal can end it before `init_worker` has run.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
+        try:
+            batches = iter(self.loader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for batch in batches:
             for message in batch.pop("bad_images"):
                 self.bad_images.add(message)
                 if message not in self.logged:

@@ -167,6 +167,23 @@ def test_only_the_parent_can_terminate_a_worker(tiny_cfg):
     assert not workers[0].is_alive()
 
 
+def _signal_itself_and_start(worker_id):
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        os.kill(os.getpid(), number)
+    init_worker(worker_id)
+
+
+def test_a_signal_does_not_end_a_worker_that_is_only_starting(tiny_cfg):
+    tiny_cfg.DATALOADER.NUM_WORKERS = 1
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    loader = train_loader(tiny_cfg)
+    loader.loader.worker_init_fn = _signal_itself_and_start
+    batches = iter(loader)
+    for _ in range(3):
+        next(batches)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == blocked
+
+
 def _wait_forever(delay):
     time.sleep(delay)
     init_worker(0)
