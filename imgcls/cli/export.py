@@ -23,6 +23,11 @@ def main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         "test set in the checkpoint's config)",
     )  # fmt: skip
     parser.add_argument("--nhwc", action="store_true", help="take images (N, H, W, 3) instead of (N, 3, H, W)")
+    parser.add_argument(
+        "--resize-inside",
+        action="store_true",
+        help="take images of any size, and resize and crop them in the graph (.onnx and .pt2)",
+    )
     parser.add_argument("--opset", type=int, metavar="N", help="of ONNX (default: that of torch's exporter)")
     parser.add_argument("--force", action="store_true", help="replace an existing file")
     args = parser.parse_args(argv)
@@ -30,5 +35,7 @@ def main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     from imgcls.inference.export import export_classifier
 
-    proof = export_classifier(args.source, args.target, args.verify, args.nhwc, args.opset, args.force)
+    proof = export_classifier(
+        args.source, args.target, args.verify, args.nhwc, args.opset, args.force, args.resize_inside
+    )
     print(f"{args.target}: verified on {proof}")

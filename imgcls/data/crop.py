@@ -96,6 +96,11 @@ class EvalCrop:
         return resized[:, top : top + self.size, left : left + self.size]
 
 
+def whole_image(image: EncodedImage | DecodedImage) -> Tensor:
+    """uint8 ``(3, H, W)``, 0-255, for a network that resizes and crops images itself."""
+    return torch.from_numpy(np.ascontiguousarray(image.pixels().transpose(2, 0, 1)))
+
+
 def resize(pixels: NDArray[np.uint8], height: int, width: int) -> Tensor:
     """Resizes ``(H, W, 3)`` to ``(3, height, width)``: bilinear with antialiasing, like Pillow.
 

@@ -1,6 +1,6 @@
 """Prediction of many records, whose images are decoded by loader workers as in training."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from imgcls.data.crop import DecodedImage, EvalCrop
+from imgcls.data.crop import DecodedImage
 from imgcls.data.image import BadImageError, EncodedImage, OpenShards, read_bytes
 from imgcls.data.loader import init_worker
 from imgcls.inference.detections import crop_box
@@ -17,18 +17,20 @@ from imgcls.inference.prediction import Prediction, Ranking
 from imgcls.inference.predictor import Predictor, reason
 from imgcls.structures import stack
 
+Crop = Callable[[EncodedImage | DecodedImage], Tensor]
+
 
 class RecordReader(TorchDataset):
     """Records as cropped images; one that cannot be read is a sample with the reason.
 
     Args:
         records: each with ``"file_name"``, and optional ``"shard_slice"`` and ``"box"``.
-        crop: of evaluation.
+        crop: of the predictor.
         image_format: ``"BGR"`` or ``"RGB"``.
         margin: around boxes, see ``crop_box``.
     """
 
-    def __init__(self, records: Sequence[Mapping[str, Any]], crop: EvalCrop, image_format: str, margin: float = 0.0):
+    def __init__(self, records: Sequence[Mapping[str, Any]], crop: Crop, image_format: str, margin: float = 0.0):
         self.records = records
         self.crop = crop
         self.image_format = image_format
@@ -83,12 +85,13 @@ def predict_records(
         predictor: crops the images and runs the network.
         records: see ``list_images``.
         ranking: makes the predictions.
-        batch_size: images that go through the network together.
+        batch_size: images that go through the network together; one with ``info.resize_inside``.
         workers: processes that decode images; 0 decodes in this one.
         first: index of the first record to predict.
         margin: around boxes, see ``crop_box``.
     """
     info = predictor.info
+    batch_size = 1 if info.resize_inside else batch_size
     left = len(records) - first
     loader = DataLoader(
         RecordReader(records, predictor.crop, info.contract["format"], margin),

@@ -39,6 +39,7 @@ class ClassifierInfo:
         device: where the network runs, such as ``"cpu"``.
         topk: each k whose accuracy evaluation reports for a softmax head (``TEST.TOPK``).
         threshold: above which evaluation counts a class as predicted by a sigmoid head (``TEST.THRESHOLD``).
+        resize_inside: whether the network takes whole images of any size, and resizes and crops them itself.
     """
 
     classes: list[str]
@@ -52,6 +53,7 @@ class ClassifierInfo:
     device: str
     topk: tuple[int, ...] = (1, 5)
     threshold: float = 0.5
+    resize_inside: bool = False
 
 
 class Classifier(Protocol):
@@ -67,7 +69,8 @@ class Classifier(Protocol):
         """Maps cropped images to probabilities.
 
         Args:
-            images: uint8 ``(N, C, S, S)``, 0-255, in the channel order ``info.contract["format"]``.
+            images: uint8 ``(N, C, S, S)``, 0-255, in the channel order ``info.contract["format"]``; with
+                ``info.resize_inside`` whole images of any one size.
 
         Returns:
             float32 ``(N, K)`` in [0, 1], on the CPU.

@@ -4,10 +4,11 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
+import torch
 from PIL import Image
 from torch import Tensor
 
-from imgcls.data.crop import EvalCrop
+from imgcls.data.crop import EvalCrop, whole_image
 from imgcls.data.image import BadImageError
 from imgcls.errors import UserError
 from imgcls.inference.classifier import Classifier, ClassifierInfo, load_checkpoint_classifier
@@ -35,7 +36,8 @@ class Predictor:
 
     def __init__(self, classifier: Classifier):
         self.classifier = classifier
-        self.crop = EvalCrop(self.info.input_size, self.info.crop_pct)
+        resized = self.info.resize_inside
+        self.crop = whole_image if resized else EvalCrop(self.info.input_size, self.info.crop_pct)
 
     @classmethod
     def from_checkpoint(
@@ -111,14 +113,19 @@ class Predictor:
         return self._predict(iter(images), batch_size, ranking, channel_order, errors == "return")
 
     def crop_image(self, image: ImageInput, name: str = "image", channel_order: str | None = None) -> Tensor:
-        """What the network gets for an image: uint8 ``(3, S, S)``, 0-255; arguments as for `predict`."""
+        """What the network gets for an image: uint8 ``(3, S, S)``, 0-255; arguments as for `predict`.
+
+        With ``info.resize_inside`` it is the whole image.
+        """
         return self.crop(as_image(image, name, self.info.contract["format"], channel_order))
 
     def predict_crops(
         self, crops: Sequence[Tensor], sources: Sequence[str | int], ranking: Ranking
     ) -> Iterator[Prediction]:
         """Predicts one batch of results of `crop_image`."""
-        if crops:
+        if crops and self.info.resize_inside:  # the images differ in size
+            yield from ranking(sources, torch.cat([self.classifier.probabilities(image[None]) for image in crops]))
+        elif crops:
             images = stack([{"image": crop} for crop in crops])["image"]
             yield from ranking(sources, self.classifier.probabilities(images))
 

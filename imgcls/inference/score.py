@@ -27,8 +27,12 @@ def read_labelled(name: str, info: ClassifierInfo) -> Dataset:
 
 
 def build_loader(predictor: Predictor, records: Sequence[dict], batch_size: int, workers: int = 0) -> ClsLoader:
-    """A loader of the images that the network gets, as in evaluation; a record that cannot be read is an error."""
+    """A loader of the images that the network gets, as in evaluation; a record that cannot be read is an error.
+
+    Whole images differ in size, so that a network that resizes them gets one at a time.
+    """
     info = predictor.info
+    batch_size = 1 if info.resize_inside else batch_size
     mapper = ClsDatasetMapper(
         crop=predictor.crop,
         augment=nn.Identity(),

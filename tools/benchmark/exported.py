@@ -79,7 +79,7 @@ def _export(classifier: CheckpointClassifier, path: str) -> Classifier:
     contract = {"pixel_mean": [], "pixel_std": [], "input_size": size, "crop_pct": 0.875} | classifier.info.contract
     classifier.info.contract.update(contract)
     metadata = build_metadata(classifier.info, "", nhwc=False)
-    find_format(path).write(ExportGraph(classifier), size, metadata, path, None)
+    find_format(path).write(ExportGraph(classifier), metadata, path, None)
     return load_exported(path, "cpu")
 
 

@@ -21,9 +21,11 @@ _PT2_MEMBERS = re.compile(
     r"|models/model\.json|data/sample_inputs/model\.pt|extra/imgcls\.json"
     r"|archive_format|archive_version|byteorder|version|\.data/(version|serialization_id)|\.format_version"
 )
-_PT2_TARGET = re.compile(r"torch\.ops\.aten\.(?!from_file)\w+\.\w+|_operator\.\w+|")
-# A size is a symbol or a sum, product or quotient of some.
-_PT2_SIZE = re.compile(r"(?:Symbol\('s\d+'|positive=True|integer=True|Integer|Add|Mul|s\d+|\d+|[-+*/(), ])*")
+_PT2_TARGET = re.compile(r"torch\.ops\.aten\.(?!from_file)\w+\.\w+|torch\.sym_m(?:in|ax)|_operator\.\w+|")
+# A size is made of symbols and numbers by these functions and operators. No power: it could compute for years.
+_PT2_SIZE = re.compile(
+    r"(?:Symbol|positive=True|integer=True|Integer|Add|Mul|FloorDiv|PythonMod|Min|Max|s|\d|\*(?!\*)|[-+/(), '])*"
+)
 _TORCHSCRIPT_OPERATOR = re.compile(r"(?<![\w.])(?:torch|ops)\.[\w.]+|torch\.classes\.[\w.]+")
 _TORCHSCRIPT_ALLOWED = re.compile(r"torch\.(?!save|from_file|load)\w+|ops\.(?:aten|prim)\.(?!save|from_file|load)\w+")
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from imgcls.errors import UserError
 from imgcls.inference.classifier import choose_device
 from imgcls.inference.export.archive import check_pt2, check_torchscript, read_archive_metadata
-from imgcls.inference.export.graph import ExportGraph, example_images
+from imgcls.inference.export.graph import ExportGraph, dynamic_dimensions, example_images
 from imgcls.inference.export.metadata import FILE_NAME, KEY
 from imgcls.inference.journal import file_digest
 
@@ -51,6 +51,7 @@ class ExportFormat:
         title: for messages and tables.
         packages: what must be installed to read and write it, by module name.
         companion: suffix of a second file beside the first; empty if there is none.
+        resizes: whether the format can hold the resizing of images of any size.
         write: writes a graph with its metadata to a path; the last argument is the ONNX opset, None for the default.
         open: opens a path on a device, None for the best one.
     """
@@ -58,7 +59,8 @@ class ExportFormat:
     title: str
     packages: tuple[str, ...]
     companion: str
-    write: Callable[[ExportGraph, int, str, str, int | None], None]
+    resizes: bool
+    write: Callable[[ExportGraph, str, str, int | None], None]
     open: Callable[[str, str | None], OpenedFile]
 
 
@@ -78,16 +80,15 @@ def find_format(path: str) -> ExportFormat:
     return FORMATS[suffix]
 
 
-def _program(graph: ExportGraph, size: int) -> torch.export.ExportedProgram:
-    images = example_images(size, graph.nhwc)
+def _program(graph: ExportGraph) -> torch.export.ExportedProgram:
     with quiet():
-        return torch.export.export(graph, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        return torch.export.export(graph, (example_images(graph),), dynamic_shapes=(dynamic_dimensions(graph),))
 
 
-def _write_onnx(graph: ExportGraph, size: int, metadata: str, path: str, opset: int | None) -> None:
+def _write_onnx(graph: ExportGraph, metadata: str, path: str, opset: int | None) -> None:
     with quiet():
         program = torch.onnx.export(
-            _program(graph, size), dynamo=True, verbose=False, opset_version=opset, input_names=["images"],
+            _program(graph), dynamo=True, verbose=False, opset_version=opset, input_names=["images"],
             output_names=["probabilities"],
         )  # fmt: skip
         assert program is not None
@@ -123,12 +124,12 @@ def _open_onnx(path: str, device: str | None) -> OpenedFile:
     return OpenedFile(session.get_modelmeta().custom_metadata_map.get(KEY), device, lambda: run)
 
 
-def _write_openvino(graph: ExportGraph, size: int, metadata: str, path: str, opset: int | None) -> None:
+def _write_openvino(graph: ExportGraph, metadata: str, path: str, opset: int | None) -> None:
     import openvino
 
     with quiet():
-        model = openvino.convert_model(_program(graph, size))
-    shape = list(example_images(size, graph.nhwc).shape)
+        model = openvino.convert_model(_program(graph))
+    shape = list(example_images(graph).shape)
     model.reshape([-1, *shape[1:]])
     model.inputs[0].get_tensor().set_names({"images"})
     model.outputs[0].get_tensor().set_names({"probabilities"})
@@ -158,8 +159,8 @@ def _open_openvino(path: str, device: str | None) -> OpenedFile:
     return OpenedFile(None if metadata is None else metadata.get("value"), "cpu", start)
 
 
-def _write_pt2(graph: ExportGraph, size: int, metadata: str, path: str, opset: int | None) -> None:
-    program = _program(graph, size)
+def _write_pt2(graph: ExportGraph, metadata: str, path: str, opset: int | None) -> None:
+    program = _program(graph)
     program.example_inputs = None  # they would be pickled
     with quiet():
         torch.export.save(program, path, extra_files={FILE_NAME: metadata})
@@ -178,9 +179,9 @@ def _open_pt2(path: str, device: str | None) -> OpenedFile:
     return OpenedFile(read_archive_metadata(path), device, start)
 
 
-def _write_torchscript(graph: ExportGraph, size: int, metadata: str, path: str, opset: int | None) -> None:
+def _write_torchscript(graph: ExportGraph, metadata: str, path: str, opset: int | None) -> None:
     with quiet():
-        traced = torch.jit.freeze(torch.jit.trace(graph, example_images(size, graph.nhwc)))
+        traced = torch.jit.freeze(torch.jit.trace(graph, example_images(graph)))
         torch.jit.save(traced, path, _extra_files={FILE_NAME: metadata})
 
 
@@ -230,9 +231,9 @@ def quiet() -> Iterator[None]:
 
 FORMATS: Mapping[str, ExportFormat] = MappingProxyType(
     {
-        ".onnx": ExportFormat("ONNX", ("onnx", "onnxscript", "onnxruntime"), "", _write_onnx, _open_onnx),
-        ".pt2": ExportFormat("torch.export", (), "", _write_pt2, _open_pt2),
-        ".xml": ExportFormat("OpenVINO IR", ("openvino",), ".bin", _write_openvino, _open_openvino),
-        ".ts": ExportFormat("TorchScript", (), "", _write_torchscript, _open_torchscript),
+        ".onnx": ExportFormat("ONNX", ("onnx", "onnxscript", "onnxruntime"), "", True, _write_onnx, _open_onnx),
+        ".pt2": ExportFormat("torch.export", (), "", True, _write_pt2, _open_pt2),
+        ".xml": ExportFormat("OpenVINO IR", ("openvino",), ".bin", False, _write_openvino, _open_openvino),
+        ".ts": ExportFormat("TorchScript", (), "", False, _write_torchscript, _open_torchscript),
     }
 )

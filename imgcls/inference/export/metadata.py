@@ -12,6 +12,8 @@ KEY = "imgcls"
 FILE_NAME = "imgcls.json"
 """The same in formats that are archives of files."""
 _FORMAT = 1
+# Files that resize images themselves: a reader of format 1 would give them images that are resized already.
+_RESIZING_FORMAT = 2
 _AGAIN = "export it again from its checkpoint: imgcls export CHECKPOINT OUT"
 # The entries that are read; others are for people and other programs.
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
@@ -26,11 +28,11 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
 _PREPROCESSING = ("format", "pixel_mean", "pixel_std", "input_size", "crop_pct")
 
 
-def build_metadata(info: ClassifierInfo, checkpoint_sha256: str, nhwc: bool) -> str:
-    """The metadata of a file that is exported from a checkpoint."""
-    size = info.input_size
+def build_metadata(info: ClassifierInfo, checkpoint_sha256: str, nhwc: bool, resize: bool = False) -> str:
+    """The metadata of a file that is exported from a checkpoint; arguments as for ``ExportGraph``."""
+    sides = ["height", "width"] if resize else [info.input_size, info.input_size]
     content = {
-        "format": _FORMAT,
+        "format": _RESIZING_FORMAT if resize else _FORMAT,
         "version": __version__,
         "checkpoint_sha256": checkpoint_sha256,
         "classes": info.classes,
@@ -39,19 +41,20 @@ def build_metadata(info: ClassifierInfo, checkpoint_sha256: str, nhwc: bool) -> 
         "temperature": info.temperature,
         "input": {
             "layout": "NHWC" if nhwc else "NCHW",
-            "shape": ["batch", size, size, 3] if nhwc else ["batch", 3, size, size],
+            "shape": ["batch", *sides, 3] if nhwc else ["batch", 3, *sides],
             "dtype": "uint8",
             "value_range": [0, 255],
             "channel_order": info.contract["format"],
         },
-        # What to do with an image of any size; normalisation is inside.
+        # What to do with an image of any size, unless it is inside as normalisation is.
         "preprocessing": {
             **info.contract,
             "resize_rule": "resize the short side to round(input_size / crop_pct), crop the centre",
-            "input_size": size,
+            "input_size": info.input_size,
             "crop_pct": info.crop_pct,
             "interpolation": "bilinear",
             "antialias": True,
+            "resize_inside": resize,
         },
         "output": {"meaning": "probabilities", "normalisation_inside": True, "temperature_inside": True},
         "evaluation": {"topk": list(info.topk), "threshold": info.threshold},
@@ -87,11 +90,11 @@ def read_info(
     except ValueError as error:
         raise UserError(f"{path}: its imgcls metadata is damaged ({error}); {_AGAIN}") from error
     version = content.get("format") if isinstance(content, dict) else None
-    if version != _FORMAT:
+    if version not in (_FORMAT, _RESIZING_FORMAT):
         written = content.get("version", "an unknown version") if isinstance(content, dict) else "an unknown version"
         raise UserError(
             f"{path}: its imgcls metadata has format {version!r}, of imgcls {written}; this is {__version__}, which "
-            f"reads {_FORMAT}: {_AGAIN}"
+            f"reads {_FORMAT} and {_RESIZING_FORMAT}: {_AGAIN}"
         )
     wrong = [name for name, kind in _TYPES.items() if not isinstance(content.get(name), kind)]
     wrong += [f"preprocessing.{name}" for name in _PREPROCESSING if name not in content.get("preprocessing", {})]
@@ -112,5 +115,6 @@ def read_info(
         device=device,
         topk=tuple(evaluation.get("topk", (1, 5))),
         threshold=float(evaluation.get("threshold", 0.5)),
+        resize_inside=version == _RESIZING_FORMAT,
     )
     return info, content["input"].get("layout") == "NHWC"

@@ -1,10 +1,13 @@
 """Exporting a checkpoint: the file gets its name only after it gave the checkpoint's results on real images."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 
+import torch
 import yaml
+from torch import Tensor
 
 from imgcls.checkpoint import read_checkpoint
 from imgcls.data.catalog import get_dataset
@@ -12,7 +15,7 @@ from imgcls.disk import replace_files
 from imgcls.errors import UserError
 from imgcls.inference.classifier import Classifier, load_checkpoint_classifier
 from imgcls.inference.export.exported import end_of_message, load_exported
-from imgcls.inference.export.formats import find_format
+from imgcls.inference.export.formats import FORMATS, find_format
 from imgcls.inference.export.graph import ExportGraph
 from imgcls.inference.export.metadata import build_metadata
 from imgcls.inference.journal import file_digest
@@ -21,6 +24,9 @@ from imgcls.inference.score import build_loader
 
 MIN_IMAGES = 64
 MAX_DIFFERENCE = 1e-4
+# ONNX Runtime rounds otherwise than torch when it resizes: a few pixels differ by one or two of 255 levels. That may
+# change the best class of every hundredth image, where two classes are equally probable.
+MAX_DIFFERENCE_RESIZED, MAX_CHANGED_RESIZED = 0.1, 0.01
 _BATCH = 32
 
 
@@ -32,16 +38,18 @@ class Proof:
         images: how many were compared.
         changed: how many have another best class.
         difference: the largest difference of two probabilities.
+        allowed: the number of changed images, and the largest difference, that are allowed.
     """
 
     images: int
     changed: int
     difference: float
+    allowed: tuple[int, float] = (0, MAX_DIFFERENCE)
 
     @property
     def holds(self) -> bool:
         """Whether the file computes what the checkpoint does."""
-        return self.changed == 0 and self.difference <= MAX_DIFFERENCE
+        return self.changed <= self.allowed[0] and self.difference <= self.allowed[1]
 
     def __str__(self) -> str:
         return (
@@ -57,6 +65,7 @@ def export_classifier(
     nhwc: bool = False,
     opset: int | None = None,
     force: bool = False,
+    resize: bool = False,
 ) -> Proof:
     """Writes a classifier's checkpoint as a file for another runtime.
 
@@ -70,6 +79,7 @@ def export_classifier(
         nhwc: whether the file takes images ``(N, H, W, 3)`` instead of ``(N, 3, H, W)``.
         opset: of ONNX; None for torch's default.
         force: replace an existing file.
+        resize: whether the file takes whole images of any size, and resizes and crops them itself.
 
     Raises:
         UserError: checkpoint, target or dataset cannot be used, or the file computes something else than the
@@ -78,6 +88,9 @@ def export_classifier(
     file_format = find_format(target)
     if opset is not None and not target.lower().endswith(".onnx"):
         raise UserError(f"--opset {opset}: only .onnx files have an opset; leave it out for {target}")
+    if resize and not file_format.resizes:
+        able = ", ".join(suffix for suffix, row in FORMATS.items() if row.resizes)
+        raise UserError(f"--resize-inside: {file_format.title} files cannot resize; export to one of {able}")
     companion = os.path.splitext(target)[0] + file_format.companion if file_format.companion else target
     for path in (target, companion):
         if os.path.exists(path) and not force:
@@ -85,10 +98,10 @@ def export_classifier(
     reference = load_checkpoint_classifier(source, "cpu")
     records = _read_images(source, reference, verify)
     with replace_files(target) as temporary:
-        metadata = build_metadata(reference.info, file_digest(source), nhwc)
-        graph = ExportGraph(reference, nhwc)
+        metadata = build_metadata(reference.info, file_digest(source), nhwc, resize)
+        graph = ExportGraph(reference, nhwc, resize)
         try:
-            file_format.write(graph, reference.info.input_size, metadata, str(temporary), opset)
+            file_format.write(graph, metadata, str(temporary), opset)
         except (UserError, OSError):
             raise
         # Exporters raise anything for an operator or an opset that they do not know, with reports of many lines.
@@ -101,22 +114,40 @@ def export_classifier(
         if not proof.holds:
             raise UserError(
                 f"{target}: not written, because the exported network does not compute what {source} does: {proof}; "
-                f"allowed: 0 and {MAX_DIFFERENCE:g}; export to another format"
+                f"allowed: {proof.allowed[0]} and {proof.allowed[1]:g}; export to another format"
             )
     return proof
 
 
 def compare(reference: Classifier, exported: Classifier, records: Sequence[dict]) -> Proof:
-    """Runs two classifiers on the same images, in batches of 32 and in one of 1."""
+    """Runs two classifiers on the same images, in batches of 32 and in one of 1.
+
+    Whole images are run one by one, because they differ in size, and one of them twice in one batch.
+    """
     images, changed, difference = 0, 0, 0.0
-    for batch in build_loader(Predictor(reference), records, _BATCH, len(os.sched_getaffinity(0))):
-        for crops in (batch["image"], batch["image"][:1]) if images == 0 else (batch["image"],):
-            expected, found = reference.probabilities(crops), exported.probabilities(crops)
+    for pair in _batches(reference, exported, records):
+        first = [tensor[:1] if len(tensor) > 1 else torch.cat([tensor, tensor]) for tensor in pair]
+        for crops, inputs in (pair, first) if images == 0 else (pair,):
+            expected, found = reference.probabilities(crops), exported.probabilities(inputs)
             changed += int((expected.argmax(1) != found.argmax(1)).sum())
             largest = float((expected - found).abs().max())
             difference = max(difference, largest if largest == largest else float("inf"))  # NaN is no number to compare
-        images += len(batch["image"])
-    return Proof(images, changed, difference)
+        images += len(pair[0])
+    if not exported.info.resize_inside:
+        return Proof(images, changed, difference)
+    return Proof(images, changed, difference, (ceil(images * MAX_CHANGED_RESIZED), MAX_DIFFERENCE_RESIZED))
+
+
+def _batches(reference: Classifier, exported: Classifier, records: Sequence[dict]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches as each of the two takes them."""
+    cores = len(os.sched_getaffinity(0))
+    if not exported.info.resize_inside:
+        for batch in build_loader(Predictor(reference), records, _BATCH, cores):
+            yield batch["image"], batch["image"]
+        return
+    loaders = [build_loader(Predictor(classifier), records, 1, cores) for classifier in (reference, exported)]
+    for cropped, whole in zip(*loaders, strict=True):
+        yield cropped["image"], whole["image"]
 
 
 def _read_images(source: str, reference: Classifier, verify: str | None) -> list[dict]:

@@ -18,6 +18,7 @@ from imgcls.errors import UserError, UserFileNotFoundError
 from imgcls.inference import Predictor
 from imgcls.inference.export import load_exported
 from imgcls.inference.journal import file_digest
+from imgcls.inference.score import read_labelled, score
 
 SUFFIXES = (".onnx", ".pt2", ".xml", ".ts")
 each_format = pytest.mark.parametrize("suffix", SUFFIXES)
@@ -51,6 +52,24 @@ def test_a_predictor_of_a_file_predicts_as_that_of_the_checkpoint(exports_of, su
         assert prediction.source == other.source and prediction.above_threshold == other.above_threshold
         assert prediction.classes == other.classes
         assert prediction.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+
+
+@each_format
+@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+def test_evaluation_gives_the_metrics_of_the_checkpoint(exports_of, tmp_path, head, suffix):
+    exports = exports_of(head)
+    table = tmp_path / "labels.csv"
+    table.write_text("file_name,labels\n" + "".join(f"{p},{p.parent.name}\n" for p in exports.images.rglob("*.png")))
+    name = f"folder:{exports.images}" if head == "softmax" else f"csv:{table}"
+    results = []
+    for path in (exports.checkpoint, exports.path(suffix)):
+        predictor = Predictor.from_file(path, "cpu")
+        (metrics,) = score(predictor, read_labelled(name, predictor.info), 16).values()
+        results.append(metrics)
+    # The loss is a mean of logarithms; every other metric depends on the order of the probabilities only.
+    losses = [metrics.pop("loss") for metrics in results]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and results[1] == results[0]
+    assert 0 < min(results[0].values()) < 100
 
 
 @each_format
@@ -203,7 +222,9 @@ class Marker:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("how", ["pickled weight", "sample inputs", "size", "function", "extra member", "math"])
+@pytest.mark.parametrize(
+    "how", ["pickled weight", "sample inputs", "size", "power", "digits", "function", "extra member", "math"]
+)
 def test_a_pt2_file_with_code_is_refused_before_it_runs(exports, tmp_path, how):
     """Each of these runs, or would run, in ``torch.export.load`` or the first call."""
     marker, source = tmp_path / "marker", exports.path(".pt2")
@@ -221,9 +242,10 @@ def test_a_pt2_file_with_code_is_refused_before_it_runs(exports, tmp_path, how):
         }
     elif how == "sample inputs":
         changes = {"data/sample_inputs/model.pt": poison}
-    elif how == "size":
+    elif how in ("size", "power", "digits"):
+        size = {"size": touch, "power": "9**9**9**9", "digits": "1" * 500 + "!"}[how]
         start = graph.index('"expr_str": "') + len('"expr_str": "')
-        changes = {"models/model.json": (graph[:start] + touch + graph[graph.index('"', start) :]).encode()}
+        changes = {"models/model.json": (graph[:start] + size + graph[graph.index('"', start) :]).encode()}
     elif how == "function":
         changes = {"models/model.json": graph.replace("torch.ops.aten.linear.default", "torch.os.system").encode()}
     elif how == "extra member":
@@ -291,7 +313,7 @@ def test_other_class_names(exports, suffix):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda content: content.update(format=2), r"has format 2, of imgcls .*, which reads 1: export it again"),
+        (lambda content: content.update(format=3), r"has format 3, of imgcls .*, which reads 1 and 2: export it again"),
         (lambda content: content.pop("classes"), "metadata has no valid classes; export it again"),
         (lambda content: content["preprocessing"].pop("crop_pct"), r"no valid preprocessing\.crop_pct; export"),
         (

@@ -41,7 +41,8 @@ def test_the_graph_is_the_classifier_and_leaves_it_as_it_was(checkpoint):
     nhwc = ExportGraph(classifier, nhwc=True)(images.permute(0, 2, 3, 1))
     torch.testing.assert_close(nhwc, expected, rtol=0, atol=1e-5)
     assert ExportGraph(classifier).std is None  # it is in the weights of the first convolution
-    assert example_images(32).shape == (2, 3, 32, 32) and example_images(32, nhwc=True).shape == (2, 32, 32, 3)
+    assert example_images(ExportGraph(classifier)).shape == (2, 3, 32, 32)
+    assert example_images(ExportGraph(classifier, nhwc=True)).shape == (2, 32, 32, 3)
     after = classifier.model.state_dict()
     assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
 
@@ -92,8 +93,8 @@ def test_every_image_is_compared(checkpoint, real_images, change, changed, diffe
 def test_a_file_that_computes_something_else_is_not_written(checkpoint, verify, tmp_path, monkeypatch):
     real = proof_module.ExportGraph
 
-    def broken(classifier, nhwc):
-        graph = real(classifier, nhwc)
+    def broken(classifier, nhwc, resize):
+        graph = real(classifier, nhwc, resize)
         graph.mean = graph.mean + 60
         return graph
 
