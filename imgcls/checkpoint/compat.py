@@ -225,6 +225,8 @@ def advise(saved: Settings, current: Settings, use: Use) -> str:
     """What to change in the config when tensors have other names or shapes, for the end of a message."""
     shapes = {Effect.SHAPE} if use is Use.BACKBONE else {Effect.SHAPE, Effect.OUTER_SHAPE}
     wrong = find_differences(saved, current, shapes.union(use.value))
+    if use is Use.OTHER_CLASSES:
+        wrong = [key for key in wrong if key != "MODEL.CLSNET.NUM_CLASSES"]
     if wrong:
         other_classes = use is Use.CLASSIFIER and "MODEL.CLSNET.NUM_CLASSES" in wrong
         training = "; to train on other classes, start a training from it" if other_classes else ""

@@ -157,13 +157,14 @@ class ClsCheckpointer(_SettingsCheckpointer):
             missing = [key for key in missing if not key.startswith("head.")]
         if self._rows == []:
             missing = [key for key in missing if not key.endswith(_LINEAR)]
+            incompatible = incompatible._replace(missing_keys=missing)  # one line has said that these start new
         wrong = [f"{key} has shape {found}, the model {wanted}" for key, found, wanted in incompatible.incorrect_shapes]
         wrong += [f"{key} is missing" for key in missing]
         wrong += [f"{key} is unknown" for key in drop_counters(incompatible.unexpected_keys)]
         if wrong:
             info = checkpoint.get("imgcls")
             if info or not all(line.startswith("head.") for line in wrong):
-                use = Use.CLASSIFIER if has_head else Use.BACKBONE
+                use = Use.OTHER_CLASSES if self._rows == [] else Use.CLASSIFIER if has_head else Use.BACKBONE
                 advice = advise(read_settings(info) if info else {}, self.expected, use)
             else:
                 advice = "check MODEL.CLSNET.NUM_CLASSES and MODEL.CLSNET.HEAD_CONV_DIM"

@@ -243,7 +243,13 @@ def test_fine_tuning_on_other_classes_starts_with_a_new_linear_layer(saved, run,
         assert torch.equal(tensor, start[key]), key
     message = f"was trained on 3 classes, and the data has {len(classes)} other ones: the linear layer of the head"
     assert sum(message in record.getMessage() for record in caplog.records) == 1
-    assert warnings(caplog) == []
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_fine_tuning_on_other_classes_with_another_head_names_the_keys_that_differ(saved, run):
+    target = run("MODEL.CLSNET.HEAD_CONV_DIM", 8, "MODEL.CLSNET.NUM_CLASSES", 2, classes=["a", "b"])
+    with pytest.raises(ValueError, match=r'to use it set MODEL\.CLSNET\.HEAD_CONV_DIM "0"$'):
+        target.resume_or_load(str(saved[1]), resume=False)
 
 
 def test_fine_tuning_on_other_classes_still_compares_what_the_backbone_computes(saved, run):
