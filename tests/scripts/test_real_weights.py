@@ -1,8 +1,10 @@
 """What scripts/real_weights.sh leaves behind recognises photographs, and computes what torchvision and timm compute."""
 
+import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import skimage
 import timm
@@ -11,10 +13,15 @@ import torchvision
 import yaml
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from PIL import Image
 
 from imgcls.checkpoint import ClsCheckpointer, build_expected, export_backbone, read_checkpoint, verify_backbone
+from imgcls.cli.train import main as train
 from imgcls.config import check_cfg, get_cfg, load_cfg
 from imgcls.data.mapper import ClsDatasetMapper
+from imgcls.inference import Predictor
+from imgcls.inference.export import export_classifier
+from imgcls.inference.score import read_labelled, score
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "output" / "real_weights"
@@ -88,6 +95,46 @@ def test_logits_are_those_of_timm():
     images = read_photos(cfg)
     with torch.no_grad():
         torch.testing.assert_close(model.logits(images), net((images - 127.0) / 128.0), rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory):
+    """24 crops of each photograph of PHOTOS, in folders with names of ImageNet's classes."""
+    root, rng = tmp_path_factory.mktemp("crops"), np.random.default_rng(0)
+    for photo, name in zip(PHOTOS, ("Egyptian cat", "espresso", "missile"), strict=True):
+        image = Image.open(os.path.join(skimage.data_dir, photo)).convert("RGB")
+        (root / name).mkdir()
+        for number in range(24):
+            side = int(min(image.size) * rng.uniform(0.6, 1))
+            left, top = (int(rng.integers(0, whole - side + 1)) for whole in image.size)
+            image.crop((left, top, left + side, top + side)).save(root / name / f"{number}.jpg", quality=92)
+    return root
+
+
+@pytest.mark.parametrize(("name", "resize"), [("m.onnx", False), ("m.pt2", False), ("m.xml", False), ("r.onnx", True)])
+def test_exports_have_the_metrics_of_the_checkpoint(crops, tmp_path, require, name, resize):
+    """Top-1 among all 1,000 classes."""
+    for package in ("onnxscript", "onnxruntime", "openvino"):
+        require(package)
+    source, dataset = str(FOLDER / CONVERTED[0]), f"folder:{crops}"
+    proof = export_classifier(source, str(tmp_path / name), dataset, resize=resize)
+    assert proof.images == 72 and proof.changed == 0 and proof.difference < (2e-2 if resize else 1e-4)
+    metrics = []
+    for path in (source, str(tmp_path / name)):
+        predictor = Predictor.from_file(path, "cpu")
+        metrics.append(score(predictor, read_labelled(dataset, predictor.info), workers=2)["accuracy"])
+    assert metrics[1]["top1"] == metrics[0]["top1"] > 70 and metrics[1]["top5"] == metrics[0]["top5"] > 90
+
+
+def test_five_iterations_of_fine_tuning_tell_three_subjects_apart(crops, tmp_path):
+    """With 19 training images of each, in 5 iterations."""
+    argv = ["own_images.yaml", "DATASETS.TRAIN", f"folder:{crops}", "OUTPUT_DIR", str(tmp_path / "out")]
+    argv += ["MODEL.WEIGHTS", str(FOLDER / CONVERTED[0]), "MODEL.BACKBONE.NAME", "build_mnetv2_backbone"]
+    train([*argv, "MODEL.CLSNET.HEAD_CONV_DIM", "1280", "SOLVER.EPOCHS", "3", "SOLVER.WARMUP_EPOCHS", "1"])
+    found = json.loads((tmp_path / "out" / "inference" / "accuracy.json").read_text())
+    assert found["metrics"]["top1"] > 90
+    about = read_checkpoint(str(tmp_path / "out" / "model_final.pth"))["imgcls"]
+    assert about["classes"] == ["Egyptian cat", "espresso", "missile"] and about["preprocessing"]["format"] == "RGB"
 
 
 def test_the_backbone_goes_into_a_retinanet(tmp_path):
