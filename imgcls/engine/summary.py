@@ -1,5 +1,6 @@
 """The first lines of a training: data, network, schedule, device and output, and warnings about the data."""
 
+import copy
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ def log_summary(cfg: CfgNode, datasets: Datasets, model: nn.Module, first: int =
 def describe_run(cfg: CfgNode, datasets: Datasets, model: nn.Module, first: int = 0) -> list[tuple[str, str]]:
     """What the run is about to do, as pairs of a title and a text of one line; arguments as for `log_summary`."""
     solver, clsnet = cfg.SOLVER, cfg.MODEL.CLSNET
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    counts = _count(model, clsnet.INPUT_SIZE)
     epochs = solver.MAX_ITER * solver.IMS_PER_BATCH / max(datasets.num_train_images, 1)
     schedule = (
         f"{solver.MAX_ITER} iterations of {solver.IMS_PER_BATCH} images, {epochs:.1f} epochs; "
@@ -48,8 +49,9 @@ def describe_run(cfg: CfgNode, datasets: Datasets, model: nn.Module, first: int 
     device = f"{cfg.MODEL.DEVICE}, {processes} process{'es' if processes > 1 else ''}"
     return [
         ("data", _describe_data(datasets)),
-        ("network", f"{cfg.MODEL.BACKBONE.NAME}, {clsnet.HEAD} head, {parameters:,} parameters, "
-                    f"{clsnet.INPUT_SIZE} x {clsnet.INPUT_SIZE} pixels"),
+        ("network", f"{cfg.MODEL.BACKBONE.NAME}, {clsnet.HEAD} head, {counts['parameters']:,} parameters, "
+                    f"{counts['macs'] / 1e6:,.1f} million multiply-accumulates for an image of {clsnet.INPUT_SIZE} x "
+                    f"{clsnet.INPUT_SIZE} pixels"),
         ("weights", f"resumed at iteration {first}" if first else _describe_weights(cfg)),
         ("schedule", schedule),
         ("device", f"{device} with {cfg.DATALOADER.NUM_WORKERS} loader workers each"),
@@ -69,6 +71,13 @@ def _describe_data(datasets: Datasets) -> str:
         kind = "held out for evaluation" if part and part.whole in map(_whole, datasets.train) else "test images"
         text += f", {len(dataset.records)} {kind}"
     return text
+
+
+def _count(model: nn.Module, size: int) -> dict[str, int]:
+    """Of a copy, so that neither the mode nor what is compiled changes in the network that is trained."""
+    from imgcls.report.complexity import count_complexity
+
+    return count_complexity(copy.deepcopy(getattr(model, "module", model)).cpu().eval(), size)
 
 
 def _describe_weights(cfg: CfgNode) -> str:

@@ -1,13 +1,11 @@
 """Parameters and multiply-accumulates of a config's network."""
 
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
 from imgcls.checkpoint import find_backbone
@@ -30,27 +28,37 @@ def build_complexity(cfg: CfgNode) -> dict[str, int]:
     return count_complexity(build_model(cfg).eval(), cfg.MODEL.CLSNET.INPUT_SIZE if classifier else DETECTOR_SIZE)
 
 
+@torch.no_grad()
 def count_complexity(model: Any, size: int) -> dict[str, int]:
-    """Traces a model with one image.
+    """Runs a model on one image.
 
     Args:
-        model: a ``ClsNet`` or a detector, in evaluation mode.
+        model: a ``ClsNet`` or a detector, on the CPU and in evaluation mode.
         size: side of the image in pixels.
 
     Returns:
-        ``parameters`` (all), ``trunk`` (those of the backbone, without FPN), ``macs`` (of convolution and linear
-        layers for one image, as fvcore counts them; for a detector, only those of backbone and FPN) and
+        ``parameters`` (all), ``trunk`` (those of the backbone, without FPN), ``macs`` (multiply-accumulates of
+        convolution and linear layers for one image; for a detector, only those of backbone and FPN) and
         ``input_size`` in pixels.
     """
-    run = model.logits if hasattr(model, "logits") else lambda images: tuple(model.backbone(images).values())
-    # fvcore warns about every operator for which it has no count; those are left out on purpose.
-    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
-    counts = FlopCountAnalysis(_Traceable(model, run), torch.zeros(1, 3, size, size)).by_operator()
+    macs = 0
+
+    def add(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal macs
+        # Each output is a sum over the weights of one filter.
+        macs += output.numel() * layer.weight[0].numel()
+
+    layers = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    hooks = [layer.register_forward_hook(add) for layer in layers]
+    run = model.logits if hasattr(model, "logits") else model.backbone
+    run(torch.zeros(1, 3, size, size))
+    for hook in hooks:
+        hook.remove()
     return {
         "input_size": size,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "trunk": sum(parameter.numel() for parameter in find_backbone(model).parameters()),
-        "macs": counts["conv"] + counts["linear"],
+        "macs": macs,
     }
 
 
@@ -68,15 +76,3 @@ def table_rows(counts: Mapping[str, Mapping[str, int]], folder: str = "configs")
             f"| {count['macs']:,} |"
         )
     return rows
-
-
-class _Traceable(nn.Module):
-    """The part of a model that fvcore can trace."""
-
-    def __init__(self, model: nn.Module, run: Callable[[Tensor], Tensor | tuple[Tensor, ...]]):
-        super().__init__()
-        self.model = model
-        self.run = run
-
-    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-        return self.run(images)

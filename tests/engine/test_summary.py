@@ -1,4 +1,6 @@
 import pytest
+import torch
+from fvcore.nn import FlopCountAnalysis
 
 from imgcls.data.catalog import read_datasets
 from imgcls.engine.resolve import hold_out
@@ -6,21 +8,48 @@ from imgcls.engine.summary import data_warnings, describe_run, log_summary
 from imgcls.modeling import ClsNet
 
 
+class OnlyLogits(torch.nn.Module):
+    """What fvcore can trace."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        return self.model.logits(images)
+
+
 def read(cfg):
     return read_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
 
 
 def test_the_first_lines_of_a_run(tiny_cfg):
-    lines = dict(describe_run(tiny_cfg, read(tiny_cfg), ClsNet(tiny_cfg)))
-    parameters = sum(parameter.numel() for parameter in ClsNet(tiny_cfg).parameters())
+    model = ClsNet(tiny_cfg)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    random_state = torch.get_rng_state()
+    lines = dict(describe_run(tiny_cfg, read(tiny_cfg), model))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    macs = FlopCountAnalysis(OnlyLogits(model.eval()), torch.zeros(1, 3, 32, 32)).by_operator()
     assert lines == {
         "data": "3 classes, 12 training images (smallest class red: 4, largest blue: 4), 5 test images",
-        "network": f"build_mnetv1_backbone, softmax head, {parameters:,} parameters, 32 x 32 pixels",
+        "network": f"build_mnetv1_backbone, softmax head, {parameters:,} parameters, "
+        f"{(macs['conv'] + macs['linear']) / 1e6:.1f} million multiply-accumulates for an image of 32 x 32 pixels",
         "weights": "none: training from scratch (MODEL.WEIGHTS starts from other weights)",
         "schedule": "3 iterations of 4 images, 1.0 epochs; WarmupMultiStepLR, learning rate 0.05",
         "device": "cpu, 1 process with 0 loader workers each",
         "output": tiny_cfg.OUTPUT_DIR,
     }
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_nothing_is_compiled_for_the_summary(tiny_cfg):
+    tiny_cfg.MODEL.COMPILE = True
+    model = ClsNet(tiny_cfg).train()
+    before = torch._dynamo.utils.counters["stats"]["calls_captured"]
+    describe_run(tiny_cfg, read(tiny_cfg), model)
+    assert torch._dynamo.utils.counters["stats"]["calls_captured"] == before
+    assert model.training and model.backbone.training
 
 
 def test_what_is_held_out_is_told(tiny_cfg):
