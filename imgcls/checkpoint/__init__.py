@@ -24,7 +24,7 @@ from imgcls.checkpoint.handoff import (
     verify_backbone,
 )
 from imgcls.checkpoint.model_checkpointers import ClsCheckpointer, DetectorCheckpointer, build_detector_info, build_info
-from imgcls.checkpoint.run import RunLock, find_newest, lock_run_folder, read_tag, saved_seed
+from imgcls.checkpoint.run import RunLock, check_resume_path, find_newest, lock_run_folder, read_tag, saved_seed
 
 __all__ = [
     "ClsCheckpointer",
@@ -41,6 +41,7 @@ __all__ = [
     "build_expected",
     "build_info",
     "check_contract",
+    "check_resume_path",
     "check_settings",
     "compare",
     "convert",

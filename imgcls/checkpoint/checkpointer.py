@@ -9,7 +9,15 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from imgcls.checkpoint.files import check_pickle, read_checkpoint, write_checkpoint
-from imgcls.checkpoint.run import TAG, find_newest, find_readable, list_numbered, read_tag, remove_old
+from imgcls.checkpoint.run import (
+    TAG,
+    check_resume_path,
+    find_newest,
+    find_readable,
+    list_numbered,
+    read_tag,
+    remove_old,
+)
 from imgcls.disk import remove_temporary, replace_file
 from imgcls.errors import UserError, UserFileNotFoundError
 
@@ -151,8 +159,7 @@ class RunCheckpointer(DetectionCheckpointer):
 
         Returns and raises the same as ``resume_or_load``, except that a folder without a checkpoint is an error.
         """
-        if not os.path.exists(path):
-            raise UserFileNotFoundError(f"--resume {path}: no such checkpoint, and no such folder of checkpoints")
+        check_resume_path(path)
         newest = find_newest(path) if os.path.isdir(path) else find_readable(path)
         if not newest:
             raise _nothing_to_resume(path, "leave --resume out to start a new run, or name the run's folder")

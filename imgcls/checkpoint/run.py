@@ -97,6 +97,12 @@ def list_numbered(folder: str, below: str = "") -> list[str]:
     return [os.path.join(folder, found[number]) for number in kept]
 
 
+def check_resume_path(path: str) -> None:
+    """Refuses a checkpoint, or a folder of checkpoints, that does not exist."""
+    if not os.path.exists(path):
+        raise UserFileNotFoundError(f"--resume {path}: no such checkpoint, and no such folder of checkpoints")
+
+
 def find_newest(folder: str) -> str:
     """Returns the newest readable checkpoint of a folder, or ``""`` if it has no checkpoint.
 

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from imgcls.cli import command
 from imgcls.errors import UserError
 
+# Tensors that are listed one by one if a backbone does not fit.
+_SHOWN = 10
+
 
 @command(
     "Writes the backbone of a classifier's checkpoint as a file that detectron2 loads into a detector.",
@@ -47,7 +50,9 @@ def main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     try:
         print(export_backbone(args.source, args.target, cfg, args.allow_pickle, args.raw))
     except HandoffError as error:
-        print(*error.report.problems(), sep="\n", file=sys.stderr)
+        problems = error.report.problems()
+        more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
+        print(*problems[:_SHOWN], *more, sep="\n", file=sys.stderr)
         raise
     finally:
         logger.setLevel(level)

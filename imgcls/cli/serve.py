@@ -7,7 +7,7 @@ import socket
 from collections.abc import Sequence
 from typing import NoReturn
 
-from imgcls.cli import command
+from imgcls.cli import command, read_class_names
 from imgcls.errors import UserError
 
 
@@ -34,6 +34,7 @@ def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpa
         "--host", default="127.0.0.1",
         help="address to listen on; 0.0.0.0 lets everybody in the network use the model (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument("--classes", metavar="FILE", help="class names to use instead of the model's, one a line")
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: the first GPU, or the CPU)")
     parser.add_argument(
         "--max-megabytes", type=float, default=20.0, metavar="M", help="largest file (default: %(default)g)"
@@ -55,7 +56,8 @@ def _serve(args: argparse.Namespace) -> None:
     import uvicorn
 
     with _listen(args.host, args.port) as listener:
-        service = PredictionService(Predictor.from_file(args.model, args.device))
+        names = read_class_names(args.classes) if args.classes else None
+        service = PredictionService(Predictor.from_file(args.model, args.device, names))
         max_bytes = round(args.max_megabytes * 2**20)
         app = build_app(service, max_bytes)
         add_page(app, service, max_bytes)

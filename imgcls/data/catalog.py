@@ -100,7 +100,11 @@ def read_datasets(train: Sequence[str], test: Sequence[str]) -> Datasets:
     for name in (*train, *test):
         if name not in datasets:
             classes = datasets[train[0]].classes if datasets else None
-            dataset = read_on_all_ranks(name, partial(_read_serialized, name, classes, wholes))
+            try:
+                dataset = read_on_all_ranks(name, partial(_read_serialized, name, classes, wholes))
+            except UserError as error:
+                key = "DATASETS.TRAIN" if name in train else "DATASETS.TEST"
+                raise type(error)(f"{key}: {error}") from error
             datasets[name] = replace(dataset, logged=logged)
             _register(datasets[name], classes)
     return Datasets(tuple(datasets[name] for name in train), tuple(datasets[name] for name in test))

@@ -15,7 +15,7 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
-from imgcls.checkpoint import RunLock, lock_run_folder, saved_seed
+from imgcls.checkpoint import RunLock, check_resume_path, lock_run_folder, saved_seed
 from imgcls.config import check_best_metric, check_cfg, load_cfg
 from imgcls.data.dataset import Datasets
 from imgcls.disk import write_text
@@ -65,6 +65,8 @@ def setup(args: argparse.Namespace) -> RunSetup:
     """
     cfg = load_cfg(args.config_file, args.opts)
     check_cfg(cfg)
+    if isinstance(args.resume, str) and args.resume and not _is_same(args.resume, cfg.OUTPUT_DIR):
+        check_resume_path(args.resume)
     _check_writable(cfg.OUTPUT_DIR)
     lock = None
     if not args.eval_only:
@@ -91,6 +93,11 @@ def setup(args: argparse.Namespace) -> RunSetup:
             lock.release()
         raise
     return RunSetup(cfg, datasets, lock)
+
+
+def _is_same(path: str, folder: str) -> bool:
+    """Also for a folder that does not exist yet: a run that is requeued before its first checkpoint starts again."""
+    return os.path.realpath(path) == os.path.realpath(folder)
 
 
 def _start(cfg: CfgNode, args: argparse.Namespace) -> None:

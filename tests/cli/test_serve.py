@@ -83,6 +83,13 @@ def test_it_answers_and_stops_at_a_signal_within_5_seconds(start, model, write_f
     socket.create_server(("127.0.0.1", port)).close()
 
 
+def test_other_class_names(start, model, write_folder, tmp_path):
+    image = write_folder(tmp_path / "images", {"blue": 1}) / "blue" / "0.png"
+    (tmp_path / "names.txt").write_text("bleu\nvert\nrouge\n")
+    _, port = start(model, "--port", "0", "--device", "cpu", "--classes", str(tmp_path / "names.txt"))
+    assert sorted(post(port, image)["classes"]) == ["bleu", "rouge", "vert"]
+
+
 def test_ctrl_c_while_the_model_loads_is_no_traceback(run_verb, require, monkeypatch):
     require("gradio")
 

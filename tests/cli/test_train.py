@@ -112,7 +112,7 @@ def bad_checkpoint(tmp_path, content):
 
 
 MISTAKES = {
-    "missing folder": (lambda t: ["DATASETS.TRAIN", f"('folder:{t / 'gone'}',)"], "gone: no such folder"),
+    "missing folder": (lambda t: ["DATASETS.TRAIN", f"('folder:{t / 'gone'}',)"], "error: DATASETS.TRAIN: "),
     "empty folder": (lambda t: (t / "none").mkdir() or ["DATASETS.TRAIN", f"('folder:{t / 'none'}',)"], "none: has no"),
     "no images": (folder_of_text, "no images"),
     "zero bytes": (lambda t: bad_image(t, b""), "blue/0.png: the file is empty"),

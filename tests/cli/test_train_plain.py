@@ -1,6 +1,7 @@
 """`imgcls train-plain`: its flags, a run from real images to results, and the mistakes that users make."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -182,6 +183,19 @@ def test_a_mistake_is_one_line_and_exit_code_2(run, args, message):
     code, err = run(*args)
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert code == 2 and len(lines) == 1 and message in lines[0]
+
+
+def test_a_missing_checkpoint_is_named_before_anything_is_set_up(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["imgcls.engine.setup"], "resolve_from_data", lambda cfg: pytest.fail("too late"))
+    code, error = run("--resume", tmp_path / "nowhere.pth")
+    assert code == 2 and f"error: --resume {tmp_path / 'nowhere.pth'}: no such checkpoint" in error
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_requeued_run_without_any_checkpoint_starts_again(run, tmp_path):
+    """Its folder does not exist yet."""
+    assert run("--epochs", 1, "--resume", tmp_path / "output" / ".")[0] == 0
+    assert read(tmp_path / "output" / "checkpoint.pth")["iteration"] == 2
 
 
 def test_patience_ends_the_run_and_its_resumption(run, tmp_path):

@@ -47,7 +47,7 @@ def measure_exports(args: argparse.Namespace) -> Report:
     Raises:
         UserError: a package is not installed, or the images cannot be used.
     """
-    find_format("model.onnx")
+    find_format("model.onnx", writing=True)
     budget = Budget(args.rounds, 60 * args.minutes, len(WIDTHS) * len(BATCHES))
     folder = find_images(args.data)
     return Report("export", [compare_exports(folder, width, batch, budget) for width in WIDTHS for batch in BATCHES])

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from figure import BLUE, GREY, new_figure, plain, save
+
 from benchmark.compare import Table, spread
 from imgcls.disk import write_text
-from imgcls.report.figure import BLUE, GREY, new_figure, plain, save
 
 
 @dataclass

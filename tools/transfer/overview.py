@@ -5,6 +5,7 @@ import io
 import re
 from pathlib import Path
 
+from figure import BLUE, GREEN, GREY, RED, new_figure, plain
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 from PIL import Image
@@ -12,7 +13,6 @@ from PIL import Image
 from imgcls.data.image import read_image
 from imgcls.disk import read_text
 from imgcls.errors import UserError
-from imgcls.report.figure import BLUE, GREEN, GREY, RED, new_figure, plain
 from transfer.detections import ADVICE, draw_detections, read_detections, read_test_set
 from transfer.results import find_runs, last_result
 

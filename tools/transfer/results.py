@@ -4,9 +4,10 @@ import math
 from pathlib import Path
 from statistics import mean, stdev
 
+from figure import new_figure, save
+
 from imgcls.errors import UserError
 from imgcls.report.curves import read_history
-from imgcls.report.figure import new_figure, save
 from transfer.detections import ADVICE, draw_detections, read_detections, read_test_set
 
 ARMS = {"handoff": "handed-over backbone", "random": "random weights"}

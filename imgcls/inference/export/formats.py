@@ -49,7 +49,8 @@ class ExportFormat:
 
     Attributes:
         title: for messages and tables.
-        packages: what must be installed to read and write it, by module name.
+        packages: what must be installed to read it, by module name.
+        writers: what must be installed, too, to write it.
         companion: suffix of a second file beside the first; empty if there is none.
         resizes: whether the format can hold the resizing of images of any size.
         write: writes a graph with its metadata to a path; the last argument is the ONNX opset, None for the default.
@@ -58,14 +59,19 @@ class ExportFormat:
 
     title: str
     packages: tuple[str, ...]
+    writers: tuple[str, ...]
     companion: str
     resizes: bool
     write: Callable[[ExportGraph, str, str, int | None], None]
     open: Callable[[str, str | None], OpenedFile]
 
 
-def find_format(path: str) -> ExportFormat:
+def find_format(path: str, writing: bool = False) -> ExportFormat:
     """The format of a file name.
+
+    Args:
+        path: of the file.
+        writing: whether the file will be written, not only read.
 
     Raises:
         UserError: its suffix is unknown, or a package is not installed.
@@ -74,10 +80,11 @@ def find_format(path: str) -> ExportFormat:
     if suffix not in FORMATS:
         allowed = ", ".join(f"{known} ({row.title})" for known, row in FORMATS.items())
         raise UserError(f"{path}: the suffix {suffix!r} is no export format; allowed: {allowed}")
-    missing = [name for name in FORMATS[suffix].packages if find_spec(name) is None]
+    row = FORMATS[suffix]
+    missing = [name for name in row.packages + row.writers * writing if find_spec(name) is None]
     if missing:
         raise UserError(f'{path}: {suffix} files need {", ".join(missing)}: pip install -e ".[export]"')
-    return FORMATS[suffix]
+    return row
 
 
 def _program(graph: ExportGraph) -> torch.export.ExportedProgram:
@@ -231,9 +238,9 @@ def quiet() -> Iterator[None]:
 
 FORMATS: Mapping[str, ExportFormat] = MappingProxyType(
     {
-        ".onnx": ExportFormat("ONNX", ("onnx", "onnxscript", "onnxruntime"), "", True, _write_onnx, _open_onnx),
-        ".pt2": ExportFormat("torch.export", (), "", True, _write_pt2, _open_pt2),
-        ".xml": ExportFormat("OpenVINO IR", ("openvino",), ".bin", False, _write_openvino, _open_openvino),
-        ".ts": ExportFormat("TorchScript", (), "", False, _write_torchscript, _open_torchscript),
+        ".onnx": ExportFormat("ONNX", ("onnxruntime",), ("onnx", "onnxscript"), "", True, _write_onnx, _open_onnx),
+        ".pt2": ExportFormat("torch.export", (), (), "", True, _write_pt2, _open_pt2),
+        ".xml": ExportFormat("OpenVINO IR", ("openvino",), (), ".bin", False, _write_openvino, _open_openvino),
+        ".ts": ExportFormat("TorchScript", (), (), "", False, _write_torchscript, _open_torchscript),
     }
 )

@@ -85,7 +85,7 @@ def export_classifier(
         UserError: checkpoint, target or dataset cannot be used, or the file computes something else than the
             checkpoint. Then there is no new file, and an old one is unchanged.
     """
-    file_format = find_format(target)
+    file_format = find_format(target, writing=True)
     if opset is not None and not target.lower().endswith(".onnx"):
         raise UserError(f"--opset {opset}: only .onnx files have an opset; leave it out for {target}")
     if resize and not file_format.resizes:

@@ -347,6 +347,15 @@ def test_a_runtime_that_is_too_old_for_the_file_is_one_line(exports, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_reading_needs_no_package_that_only_writes(exports, monkeypatch):
+    module = sys.modules["imgcls.inference.export.formats"]
+    real = module.find_spec
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name in ("onnx", "onnxscript") else real(name))
+    assert load_exported(exports.path(".onnx"), "cpu").info.classes
+    with pytest.raises(UserError, match=r"files need onnx, onnxscript: pip install"):
+        module.find_format("model.onnx", writing=True)
+
+
 @pytest.mark.parametrize(("suffix", "package"), [(".onnx", "onnxruntime"), (".xml", "openvino")])
 def test_a_missing_package_names_the_extra(exports, suffix, package, monkeypatch):
     module = sys.modules["imgcls.inference.export.formats"]

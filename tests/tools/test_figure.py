@@ -1,11 +1,10 @@
 """Labels and fonts, with fonts made for the test: which ones are installed differs from machine to machine."""
 
 import pytest
+from figure import new_figure, save
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
-
-from imgcls.report.figure import new_figure, save
 
 CAT = "\u732b"
 
