@@ -30,6 +30,7 @@ class ExportGraph(nn.Module):
         super().__init__()
         model = cast(ClsNet, fold_batch_norm(classifier.model).cpu())
         self.backbone, self.head = model.backbone, model.head
+        self.head.pool = _GlobalMean()
         self.in_feature = model.in_feature
         self.multi_label = classifier.info.multi_label
         self.temperature = classifier.info.temperature
@@ -76,6 +77,14 @@ class ExportGraph(nn.Module):
         """``round((side - size) / 2)``, half to even."""
         half, odd = (side - self.size) // 2, (side - self.size) % 2
         return half + odd * (half % 2)
+
+
+class _GlobalMean(nn.Module):
+    """The same as ``AdaptiveAvgPool2d(1)``, for which torch exports ten operators that compute strides."""
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Maps ``(N, C, H, W)`` to ``(N, C, 1, 1)``."""
+        return feature.mean((2, 3), keepdim=True)
 
 
 def _divide_first_weights(backbone: nn.Module, std: Tensor) -> bool:
