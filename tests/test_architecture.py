@@ -29,7 +29,7 @@ ALLOWED = {
     "evaluation": BASE,
     "checkpoint": BASE,
     "inference": PARTS,
-    "report": PARTS,
+    "report": PARTS | {"inference"},  # Grad-CAM of the images that it shows
     "engine": PARTS | {"report"},  # a report ends each run
     "cli": PARTS | {"engine", "inference", "report", "model_zoo"},
     "__main__": {"cli"},

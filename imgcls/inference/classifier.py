@@ -117,7 +117,7 @@ class CheckpointClassifier:
 
 
 def load_checkpoint_classifier(
-    path: str, device: str | None = None, classes: Sequence[str] | None = None
+    path: str, device: str | None = None, classes: Sequence[str] | None = None, raw: bool = False
 ) -> CheckpointClassifier:
     """Builds the network of a classifier's checkpoint, with all its settings from the file.
 
@@ -127,6 +127,7 @@ def load_checkpoint_classifier(
         path: a checkpoint of either trainer.
         device: such as ``"cpu"`` or ``"cuda:1"``; None for the first GPU, or the CPU if there is none.
         classes: names to use instead of those in the file, which converted weights may lack.
+        raw: use the raw weights where the file has averaged ones, too.
 
     Raises:
         UserFileNotFoundError: there is no such file.
@@ -148,9 +149,10 @@ def load_checkpoint_classifier(
     except (KeyError, UserError) as error:  # a backbone that is not registered, or values of another version
         reason = str(error.args[0] if error.args else error)
         raise UserError(f"{path}: its network cannot be built here ({reason}){_written_by(entry)}") from error
-    if checkpoint.get("ema"):
+    averaged = None if raw else checkpoint.get("ema")
+    if averaged:
         _logger.info("%s: using the averaged weights (SOLVER.EMA_DECAY)", path)
-    _load(model, unwrap(checkpoint.get("ema") or checkpoint["model"]), path, entry)
+    _load(model, unwrap(averaged or checkpoint["model"]), path, entry)
     return CheckpointClassifier(model, _build_info(cfg, entry, path, device))
 
 

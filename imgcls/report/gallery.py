@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ class PredictedImage:
         true: classes; with their scores where these are known.
         wrong: confidence in what is wrong, 0 to 1; 0 where all is right.
         doubt: larger means closer to another decision.
+        mistaken: the classes to explain where the image is shown as a mistake.
+        undecided: those to explain where it is shown as doubtful.
     """
 
     row: int
@@ -38,6 +40,8 @@ class PredictedImage:
     true: list[tuple[str, float | None]]
     wrong: float
     doubt: float
+    mistaken: list[str] = field(default_factory=list)
+    undecided: list[str] = field(default_factory=list)
 
 
 def read_single_label(
@@ -56,8 +60,11 @@ def read_single_label(
             predicted.append((classes[second], float(probabilities[row, second])))
             true = (cells["label"], float(probabilities[row, index[cells["label"]]]))
             doubt = 1 - (score - float(probabilities[row, second]))
-        wrong = 0.0 if right else score
-        found.append(PredictedImage(row, cells["image_id"], cells["file_name"], predicted, [true], wrong, doubt))
+        image = PredictedImage(
+            row, cells["image_id"], cells["file_name"], predicted, [true], 0.0 if right else score, doubt
+        )
+        image.mistaken, image.undecided = [cells["pred"], cells["label"]], [name for name, _ in predicted]
+        found.append(image)
     return found
 
 
@@ -67,12 +74,15 @@ def read_multi_label(rows: Sequence[dict[str, str]], threshold: float) -> list[P
     for row, cells in enumerate(rows):
         true, pred = _scored(cells, "labels", "label_scores"), _scored(cells, "pred", "pred_scores")
         names = {name for name, _ in true}, {name for name, _ in pred}
-        mistakes = [score for name, score in pred if name not in names[0]]
-        mistakes += [1 - score for name, score in true if name not in names[1]]
-        doubt = 1 - min((abs(score - threshold) for _, score in true + pred), default=1.0)
+        mistakes = [(score, name) for name, score in pred if name not in names[0]]
+        mistakes += [(1 - score, name) for name, score in true if name not in names[1]]
+        distances = [(abs(score - threshold), name) for name, score in true + pred]
+        wrong, mistaken = max(mistakes, default=(0.0, ""))
+        distance, undecided = min(distances, default=(1.0, ""))
         ranked = sorted(pred, key=lambda pair: -pair[1])
-        wrong = max(mistakes, default=0.0)
-        found.append(PredictedImage(row, cells["image_id"], cells["file_name"], [*ranked], [*true], wrong, doubt))
+        image = PredictedImage(row, cells["image_id"], cells["file_name"], [*ranked], [*true], wrong, 1 - distance)
+        image.mistaken, image.undecided = [mistaken], [undecided]
+        found.append(image)
     return found
 
 

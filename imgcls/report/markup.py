@@ -67,7 +67,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str, se
     )
 
 
-def image_card(uri: str | None, lines: Sequence[str], kind: str = "", title: str = "") -> str:
+def image_card(
+    uri: str | None, lines: Sequence[str], kind: str = "", title: str = "", overlays: Sequence[tuple[str, str]] = ()
+) -> str:
     """An image with lines of HTML below it.
 
     Args:
@@ -75,7 +77,28 @@ def image_card(uri: str | None, lines: Sequence[str], kind: str = "", title: str
         lines: HTML.
         kind: ``"right"`` or ``"wrong"``, for the colour.
         title: shown under the pointer.
+        overlays: data URIs with the names of the classes that they explain; ``view_switch`` shows them instead of the
+            image.
     """
     image = f'<img src="{uri}" alt="{text(title)}">' if uri else '<span class="gone">cannot be read</span>'
     caption = "".join(f"<span>{line}</span>" for line in lines)
-    return f'<figure class="card {kind}" title="{text(title)}">{image}<figcaption>{caption}</figcaption></figure>'
+    for number, (overlay, name_) in enumerate(overlays, start=1):
+        image += f'<img class="view{number}" src="{overlay}" alt="Grad-CAM of {text(name_)}">'
+        caption += f'<span class="view{number}"><span class="role">Grad-CAM of</span> {name(name_)}</span>'
+    classes = f"card {kind} has{len(overlays)}"
+    return f'<figure class="{classes}" title="{text(title)}">{image}<figcaption>{caption}</figcaption></figure>'
+
+
+def view_switch(group: str, labels: Sequence[str]) -> str:
+    """Radio buttons that choose what all cards of the gallery around them show: the image, or one of its overlays.
+
+    Args:
+        group: a name that is unique in the page.
+        labels: of the image and of each overlay.
+    """
+    buttons = [
+        f'<label><input type="radio" name="{text(group)}" value="{number}"{" checked" if number == 0 else ""}> '
+        f"{text(label)}</label>"
+        for number, label in enumerate(labels)
+    ]
+    return f'<div class="tools" role="radiogroup" aria-label="what the cards show">{"".join(buttons)}</div>'

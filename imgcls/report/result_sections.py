@@ -1,6 +1,7 @@
 """The sections of one test set."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from imgcls.report.gallery import (
     read_single_label,
     thumbnail,
 )
+from imgcls.report.heat_maps import ShownImage, draw_heat_maps
 from imgcls.report.line_chart import line_chart, reliability_chart
 from imgcls.report.matrix_view import confused_pairs, draw_matrix
 from imgcls.report.run_files import Results
@@ -38,12 +40,13 @@ class ResultSections:
         results: of the test set.
         dataset: its records, for images in shards; None where they are unknown.
         prefix: of the sections' identifiers, unique in the page.
+        output_dir: of the run, whose checkpoint explains the images.
 
     Raises:
         UserError: a file of the results is missing or damaged.
     """
 
-    def __init__(self, results: Results, dataset: Dataset | None, prefix: str):
+    def __init__(self, results: Results, dataset: Dataset | None, prefix: str, output_dir: Path):
         self.results = results
         self.records = None if dataset is None else dataset.records
         self.prefix = prefix
@@ -53,6 +56,10 @@ class ResultSections:
         self.threshold = float(results.content.get("threshold", 0.5))
         self.single_label = results.task == "accuracy"
         self.predictions = self._read_predictions()
+        self.worst, self.doubtful = choose_worst(self.predictions), choose_doubtful(self.predictions)
+        shown = [ShownImage(image, self._record(image), image.mistaken) for image in self.worst]
+        shown += [ShownImage(image, self._record(image), image.undecided) for image in self.doubtful]
+        self.heat_maps = draw_heat_maps(output_dir, shown, results.name.split("/")[0] == "ema")
 
     def build(self) -> list[tuple[str, str, str]]:
         """Identifier, title and HTML of each section."""
@@ -105,7 +112,8 @@ class ResultSections:
         message = (
             f"{wrong:,} of {len(self.predictions):,} test images are wrong; the most confident mistakes come first."
         )
-        return markup.note(message) + self._gallery(choose_worst(self.predictions))
+        shown = [(image, image.mistaken) for image in self.worst]
+        return markup.note(message) + self._gallery("mistakes", shown, ("the predicted class", "the true class"))
 
     def _doubtful(self) -> str:
         if not self.single_label:
@@ -114,19 +122,39 @@ class ResultSections:
             message = "Right or wrong, these images have the lowest scores."
         else:
             message = "Right or wrong, the two best classes of these images are closest to each other."
-        return markup.note(message) + self._gallery(choose_doubtful(self.predictions))
+        shown = [(image, image.undecided) for image in self.doubtful]
+        return markup.note(message) + self._gallery("doubtful", shown, ("the best class", "the second class"))
 
-    def _gallery(self, shown: Sequence[PredictedImage]) -> str:
+    def _gallery(self, key: str, shown: Sequence[tuple[PredictedImage, Sequence[str]]], roles: tuple[str, str]) -> str:
+        """Cards with images; where there are heat maps, buttons above switch all cards to them.
+
+        Args:
+            key: unique for the gallery.
+            shown: images with the classes that their heat maps explain.
+            roles: of these classes, with a softmax head.
+        """
         cards = []
-        for prediction in shown:
-            record = find_record(prediction, self.records, len(self.rows))
+        for prediction, explained in shown:
             lines = [
                 f'<span class="role">predicted</span> {_names(prediction.predicted)}',
                 f'<span class="role">true</span> {_names(prediction.true)}',
             ]
+            uris = [self.heat_maps.uris.get((prediction.row, name)) for name in explained]
+            views = [(uri, name) for uri, name in zip(uris, explained, strict=True) if uri]
             kind = "wrong" if prediction.wrong > 0 else "right"
-            cards.append(markup.image_card(thumbnail(record), lines, kind, prediction.file_name))
-        return f'<div class="gallery">{"".join(cards)}</div>' if cards else "<p>None.</p>"
+            uri = thumbnail(self._record(prediction))
+            cards.append(markup.image_card(uri, lines, kind, prediction.file_name, views))
+        if not cards:
+            return "<p>None.</p>"
+        names = roles[: max(len(explained) for _, explained in shown)] if self.single_label else ("a class",)
+        gallery = f'<div class="gallery">{"".join(cards)}</div>'
+        if not self.heat_maps.uris:
+            return markup.note(self.heat_maps.note) + gallery
+        switch = markup.view_switch(f"{self.prefix}{key}-view", ["image", *(f"Grad-CAM of {name}" for name in names)])
+        return f'<div class="views">{switch}{markup.note(self.heat_maps.note)}{gallery}</div>'
+
+    def _record(self, prediction: PredictedImage) -> dict[str, Any]:
+        return find_record(prediction, self.records, len(self.rows))
 
     def _calibration(self) -> str:
         scores = np.array([float(row["score"]) for row in self.rows])

@@ -56,7 +56,7 @@ def write_report(output_dir: str | Path, datasets: Datasets | None = None, folde
     sections.append(("training", "Training", draw_curves([(run, "")])))
     for number, results in enumerate(run.results):
         prefix = f"set{number}-"
-        sections += ResultSections(results, _find_dataset(results, datasets), prefix).build()
+        sections += ResultSections(results, _find_dataset(results, datasets), prefix, run.folder).build()
     if run.get("MODEL.META_ARCHITECTURE", "ClsNet") == "ClsNet":
         sections.append(("augmented", "Augmented images", _training_images(images)))
     sections.append(("config", "Config and versions", _config(run)))
