@@ -85,11 +85,12 @@ def _draw(output_dir: Path, shown: Sequence[ShownImage], averaged: bool) -> Heat
             reason = f"{path} has other weights than those that were evaluated: its scores differ from predictions.csv"
             continue
         uris = {}
-        tasks = [((image, c), crop) for image, crop in known for c in image.classes if c in index]
-        for explained, crops in _batches(tasks):
-            maps = cam(crops, [index[name] for _, name in explained])
-            for (image, name), crop, heat in zip(explained, crops, maps, strict=True):
-                uris[image.prediction.row, name] = _draw_overlay(crop, heat, info.contract["format"])
+        # An image may be among the mistakes and among the doubtful ones.
+        tasks = {(image.prediction.row, c): crop for image, crop in known for c in image.classes if c in index}
+        for keys, crops in _batches(list(tasks.items())):
+            maps = cam(crops, [index[name] for _, name in keys])
+            for key, crop, heat in zip(keys, crops, maps, strict=True):
+                uris[key] = _draw_overlay(crop, heat, info.contract["format"])
         return HeatMaps(uris, f"Grad-CAM, by {os.path.basename(path)}: what is red speaks most for the class.")
     raise UserError(reason)
 
