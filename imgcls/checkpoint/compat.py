@@ -101,6 +101,7 @@ _TABLE: dict[Effect, tuple[str, ...]] = {
         "MODEL.TIMM.PRETRAINED",
         "MODEL.WEIGHTS",
         "MODEL.WEIGHTS_PREPROCESSING",
+        "OUTPUT",
         "OUTPUT_DIR",
         "SOLVER.CHECKPOINT_EPOCHS",
         "SOLVER.CHECKPOINT_PERIOD",

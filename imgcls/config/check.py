@@ -17,6 +17,7 @@ from imgcls.errors import UserError
 ACTIVATIONS = ("relu6", "relu", "leaky_relu")
 AUGMENTATIONS = ("none", "trivialaugment", "randaugment")
 FORMATS = ("BGR", "RGB")
+LOGGERS = ("wandb", "mlflow")
 HEADS = ("softmax", "sigmoid")
 PRECISIONS = ("float16", "bfloat16")
 PREPROCESSING = ("check", "adopt")
@@ -279,4 +280,9 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("TEST.PATIENCE", "a whole number from 0", _integer_from(0)),
     ("TEST.TOPK", "whole numbers from 1", _list_of(_integer_from(1))),
     ("TEST.THRESHOLD", "a number from 0 to 1", _fraction),
+    (
+        "OUTPUT.LOGGERS",
+        f"() or names out of {list(LOGGERS)}, each once",
+        lambda v: set(v) <= set(LOGGERS) and len(set(v)) == len(v),
+    ),
 )

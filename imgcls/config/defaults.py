@@ -19,6 +19,7 @@ def add_imgcls_config(cfg: CfgNode) -> None:
     _add_data(cfg)
     _add_solver(cfg)
     _add_test(cfg)
+    _add_output(cfg)
 
 
 def _add_mnet(cfg: CfgNode) -> None:
@@ -156,3 +157,10 @@ def _add_test(cfg: CfgNode) -> None:
     cfg.TEST.BEST_METRIC = ""
     # Training stops after this many evaluations in a row without a better value of the metric. 0 never stops it.
     cfg.TEST.PATIENCE = 0
+
+
+def _add_output(cfg: CfgNode) -> None:
+    cfg.OUTPUT = CfgNode()
+    # Experiment trackers that get the config and the scalars of a training: "wandb", "mlflow". Each needs the extra of
+    # its name, and takes its address and account from its own environment variables. () sends nothing anywhere.
+    cfg.OUTPUT.LOGGERS = ()

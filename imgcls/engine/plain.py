@@ -18,13 +18,14 @@ from detectron2.evaluation import verify_results
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
-from detectron2.utils.events import EventStorage, JSONWriter
+from detectron2.utils.events import EventStorage, EventWriter, JSONWriter
 from torch import Tensor
 
 from imgcls.data import build_train_loader
 from imgcls.data.dataset import Datasets
 from imgcls.engine.build import build_checkpointer, build_precise_bn
 from imgcls.engine.evaluate import evaluate_with_ema, read_run_datasets, write_run_report
+from imgcls.engine.loggers import build_loggers
 from imgcls.engine.loop import Loop, LoopFace, build_plan
 from imgcls.engine.run_state import RunState
 from imgcls.engine.scalars import IterationScalars, Progress, TrainingAccuracy
@@ -91,13 +92,16 @@ class PlainTrainer:
             run_step=lambda iteration: run.step(batches, iteration),
             evaluate=self._evaluate,
             face=_Console(self, progress),
-            writers=[JSONWriter(run.log.path)] if comm.is_main_process() else (),
+            writers=self._build_writers() if comm.is_main_process() else (),
             progress=Progress(self.loader.num_images, self.loader.batch_size, progress.last),
         ).run()
         write_run_report(cfg, self.datasets)
         if cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
             verify_results(cfg, self.results)
         return self.results
+
+    def _build_writers(self) -> list[EventWriter]:
+        return [JSONWriter(self.run_state.log.path), *build_loggers(self.cfg, self.run_state.resumed)]
 
     def _evaluate(self) -> OrderedDict:
         run = self.run_state

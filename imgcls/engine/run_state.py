@@ -149,6 +149,7 @@ class RunState:
 
     Attributes:
         first: the iteration to start with.
+        resumed: whether the run continues from a checkpoint in its own folder.
         pending: the steps of the loop that a resumed run still has to do for the iteration before ``first``.
     """
 
@@ -176,6 +177,7 @@ class RunState:
             parts["grad_scaler"] = self.step.scaler
         self.checkpointer = build_checkpointer(self.wrapped, **parts)
         self.first = 0
+        self.resumed = False
         self.pending: Sequence[str] = ()
 
     def load(self) -> None:
@@ -198,7 +200,8 @@ class RunState:
         apply_schedule(self.optimizer, self.scheduler, options, base_lrs)
         self.first = rest["iteration"] + 1
         self.pending = rest.get("pending", ())
-        if not checkpointer.resumed_in_place:
+        self.resumed = checkpointer.resumed_in_place
+        if not self.resumed:
             self.log.keep_lines()
         return True
 

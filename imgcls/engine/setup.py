@@ -22,6 +22,7 @@ from imgcls.disk import write_text
 from imgcls.engine.build import is_classifier
 from imgcls.engine.console import FILE_ONLY, filter_console
 from imgcls.engine.launch import usable_device
+from imgcls.engine.loggers import check_loggers
 from imgcls.engine.resolve import adopt_preprocessing, hold_out, resolve_from_data
 from imgcls.errors import UserError
 
@@ -71,6 +72,7 @@ def setup(args: argparse.Namespace) -> RunSetup:
     lock = None
     if not args.eval_only:
         check_best_metric(cfg)  # before the data is read, which may take long
+        check_loggers(cfg)
         lock = lock_run_folder(cfg.OUTPUT_DIR) if comm.is_main_process() else None
     try:
         for name in ("detectron2", "fvcore", "imgcls"):

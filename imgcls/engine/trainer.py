@@ -20,6 +20,7 @@ from imgcls.data.dataset import Dataset, Datasets
 from imgcls.engine import build
 from imgcls.engine.console import TrainingLinePrinter
 from imgcls.engine.evaluate import call_with, evaluate_datasets, evaluate_with_ema, read_run_datasets, write_run_report
+from imgcls.engine.loggers import build_loggers
 from imgcls.engine.loop import Loop, LoopFace, build_plan
 from imgcls.engine.run_state import RunState
 from imgcls.engine.scalars import Progress
@@ -67,8 +68,8 @@ class Trainer(DefaultTrainer):
         return []
 
     def build_writers(self) -> list[EventWriter]:
-        """detectron2's writers, with our printer of the line of an iteration for a classifier."""
-        writers = super().build_writers()
+        """detectron2's writers and ``OUTPUT.LOGGERS``, with our printer of a line for a classifier."""
+        writers = [*super().build_writers(), *build_loggers(self.cfg, self.run_state.resumed)]
         if not build.is_classifier(self.cfg):
             return writers
         return [TrainingLinePrinter(self.max_iter) if type(w) is CommonMetricPrinter else w for w in writers]
