@@ -55,7 +55,7 @@ setup(
         "timm": ["timm>=1.0"],
         "wandb": ["wandb>=0.31"],
         # Without the server, its pages and its models; the last two are for sqlite, the default store.
-        "mlflow": ["mlflow-skinny>=3.5", "sqlalchemy>=2", "alembic>=1.10"],
+        "mlflow": ["mlflow-skinny>=3.17", "sqlalchemy>=2", "alembic>=1.10"],
         "docs": ["sphinx>=7", "myst-parser>=3", "furo>=2024", "nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6"],
         "dev": [
             "coverage>=7.10",  # measures subprocesses

@@ -3,7 +3,7 @@
 # Without arguments, all tests run and must cover 93 % of the package's lines, and the manual is built.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-bash "$ROOT/scripts/install.sh" demo,dev,docs,shards,timm,cam,parquet,export,serve
+bash "$ROOT/scripts/install.sh" demo,dev,docs,shards,timm,cam,parquet,export,serve,wandb,mlflow
 . "$ROOT/scripts/env.sh"
 cd "$ROOT"
 # A browser for the tests of the pages, which skip without one, except in CI.

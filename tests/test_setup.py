@@ -73,6 +73,8 @@ def test_extras_are_those_of_the_design(arguments):
         "serve": {"gradio"},
         "shards": {"webdataset"},
         "timm": {"timm"},
+        "wandb": {"wandb"},
+        "mlflow": {"mlflow-skinny", "sqlalchemy", "alembic"},
         "docs": {"sphinx", "myst-parser", "furo", "nbclient", "nbformat", "ipykernel"},
         "dev": {
             "coverage",
@@ -97,7 +99,7 @@ def test_detectron2_and_opencv_are_not_requirements(arguments):
 def test_constraints_satisfy_the_bounds(arguments, python):
     pinned = pins(python)
     wanted = list(arguments["install_requires"])
-    for extra in ("cam", "demo", "dev", "parquet", "serve", "shards", "timm"):
+    for extra in ("cam", "demo", "dev", "parquet", "serve", "shards", "timm", "wandb", "mlflow"):
         wanted += arguments["extras_require"][extra]
     for requirement in map(Requirement, wanted):
         assert requirement.specifier, f"{requirement.name} has no bound"

@@ -81,7 +81,8 @@ def read_multi_label(rows: Sequence[dict[str, str]], threshold: float) -> list[P
         distance, undecided = min(distances, default=(1.0, ""))
         ranked = sorted(pred, key=lambda pair: -pair[1])
         image = PredictedImage(row, cells["image_id"], cells["file_name"], [*ranked], [*true], wrong, 1 - distance)
-        image.mistaken, image.undecided = [mistaken], [undecided]
+        image.mistaken = [mistaken] if mistakes else []
+        image.undecided = [undecided] if distances else []
         found.append(image)
     return found
 

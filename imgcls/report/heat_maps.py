@@ -56,6 +56,8 @@ def draw_heat_maps(output_dir: Path, shown: Sequence[ShownImage], averaged: bool
         shown: few images, because they are computed on the CPU.
         averaged: whether the predictions are those of the averaged weights.
     """
+    if not shown:
+        return HeatMaps()
     try:
         return _draw(output_dir, shown, averaged)
     except Exception as error:  # a report is worth more than its overlays

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from imgcls.engine import Trainer, resolve_from_data
 from imgcls.report import write_comparison, write_report
 
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
@@ -104,3 +105,30 @@ def test_curves_of_the_chosen_class_and_a_comparison(browser, make_run, tmp_path
         shown = page.inner_text(f'[data-metric="{name}/multilabel/mAP"]')
         assert shown == f"{content['metrics']['mAP']:.2f} %"
     assert browser.problems == [] and page.evaluate("window.hacked") is None
+
+
+@pytest.mark.slow
+def test_grad_cam_is_switched_on_and_off_for_all_cards(browser, tiny_cfg, tmp_path, require):
+    require("captum")
+    tiny_cfg.TEST.SAVE_PROBABILITIES = True
+    resolve_from_data(tiny_cfg)
+    Trainer(tiny_cfg).train()
+    page = browser.open(write_report(tmp_path / "output").page)
+    cards = page.locator("#set0-doubtful .card")
+    assert cards.count() == 5
+
+    def visible() -> list[set[str]]:
+        images = "(card) => [...card.querySelectorAll('img')].filter((i) => i.offsetWidth > 0).map((i) => i.className)"
+        return [set(cards.nth(i).evaluate(images)) for i in range(cards.count())]
+
+    assert visible() == [{""}] * 5
+    page.locator("#set0-doubtful").get_by_label("Grad-CAM of the best class").check()
+    assert visible() == [{"view1"}] * 5
+    best = cards.first.locator("figcaption > span").first.inner_text().split()[1]
+    assert f"Grad-CAM of {best}" in " ".join(cards.first.inner_text().split())
+    page.locator("#set0-doubtful").get_by_label("Grad-CAM of the best class").press("ArrowRight")
+    assert visible() == [{"view2"}] * 5
+    page.locator("#set0-doubtful").get_by_label("image", exact=True).check()
+    assert visible() == [{""}] * 5
+    assert page.locator("#set0-mistakes img.view1:visible").count() == 0
+    assert browser.problems == []
