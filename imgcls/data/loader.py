@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, cast
 
 import cv2
@@ -73,6 +74,15 @@ class ClsLoader:
         batch_sampler = self.loader.batch_sampler
         if isinstance(batch_sampler, BatchSampler) and isinstance(batch_sampler.sampler, TrainingSampler):
             batch_sampler.sampler.first_position = iteration * self.batch_size
+
+    def preview(self, count: int) -> list[dict[str, Any]]:
+        """Loads, in this process, the first samples that the next iterator will yield.
+
+        Samples with unreadable images are left out. No random number of the caller is drawn.
+        """
+        sampler = cast(BatchSampler, self.loader.batch_sampler).sampler
+        samples = [self.loader.dataset[key] for key in islice(sampler, count)]
+        return [sample for sample in samples if "image" in sample]
 
     def _batches(self) -> Iterator[dict[str, Any]]:
         # A worker inherits the mask, so that no signal can end it before `init_worker` has run.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format, verify_results
 from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -17,7 +18,9 @@ from imgcls.data.catalog import read_datasets
 from imgcls.data.dataset import Datasets
 from imgcls.engine.build import is_classifier
 from imgcls.engine.console import DETAIL
+from imgcls.engine.scalars import RunStorage
 from imgcls.errors import UserError
+from imgcls.evaluation.gathered import GatheredEvaluator
 from imgcls.solver import build_ema
 
 if TYPE_CHECKING:
@@ -53,10 +56,22 @@ def evaluate_datasets(
         else:
             evaluator = evaluators[index]
         results[dataset.name] = inference_on_dataset(model, loader, evaluator)
+        _hand_on_scores(cfg, evaluator)
         if comm.is_main_process():
             _logger.info("Evaluation results for %s in csv format:", dataset.name, extra=DETAIL)
             print_csv_format(results[dataset.name])
     return next(iter(results.values())) if len(results) == 1 else results
+
+
+def _hand_on_scores(cfg: CfgNode, evaluator: DatasetEvaluator) -> None:
+    """Gives all probabilities to the storage of the run, if this evaluation is part of one and they were kept."""
+    try:
+        storage = get_event_storage()
+    except AssertionError:  # detectron2's, outside a training
+        return
+    if isinstance(storage, RunStorage) and isinstance(evaluator, GatheredEvaluator) and evaluator.scores is not None:
+        name = os.path.relpath(evaluator.output_dir or ".", os.path.join(cfg.OUTPUT_DIR, "inference"))
+        storage.put_scores("" if name == "." else name, *evaluator.scores, evaluator.classes)
 
 
 def evaluate_with_ema(

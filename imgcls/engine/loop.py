@@ -25,7 +25,7 @@ from torch import Tensor
 from imgcls.engine.console import TrainingConsole
 from imgcls.engine.preempt import EXIT_CODE, Preemption
 from imgcls.engine.run_state import RunState
-from imgcls.engine.scalars import IterationScalars, Progress, Scalars
+from imgcls.engine.scalars import IterationScalars, Progress, RunStorage, Scalars
 
 WRITE, SAVE, EVALUATE = "write", "save", "evaluate"
 
@@ -180,7 +180,7 @@ class Loop:
         if not run.pending and (first > self.plan.last or run.best.stop):
             _logger.info("nothing is left to train: this run ended at iteration %d", first - 1)
             return self.results
-        with Preemption() as preemption, EventStorage(first) as storage:
+        with Preemption() as preemption, RunStorage(first) as storage:
             self._storage = storage
             run.log.start(storage)
             self.face.start(storage)
@@ -269,6 +269,7 @@ class Loop:
             # All ranks must come to the same decision, so all get the numbers of the main process.
             flat = comm.all_gather(flatten_results_dict(self.results or {}))[0]
             self._storage.put_scalars(**flat, smoothing_hint=False)
+            self._storage.results = flat
             best.update(flat, iteration)
             if self._console is not None:
                 self._console.evaluated(iteration, flat, best)

@@ -29,6 +29,7 @@ from imgcls.engine.loggers import build_loggers
 from imgcls.engine.loop import Loop, LoopFace, build_plan
 from imgcls.engine.run_state import RunState
 from imgcls.engine.scalars import IterationScalars, Progress, TrainingAccuracy
+from imgcls.engine.tensorboard import build_tensorboard
 from imgcls.engine.trainer import Trainer
 from imgcls.solver import build_optimizer, iterations
 
@@ -101,7 +102,9 @@ class PlainTrainer:
         return self.results
 
     def _build_writers(self) -> list[EventWriter]:
-        return [JSONWriter(self.run_state.log.path), *build_loggers(self.cfg, self.run_state.resumed)]
+        run, trackers = self.run_state, build_loggers(self.cfg, self.run_state.resumed)
+        tensorboard = build_tensorboard(self.cfg, self.loader, self.datasets.train, run.first, run.resumed)
+        return [JSONWriter(run.log.path), tensorboard, *trackers]
 
     def _evaluate(self) -> OrderedDict:
         run = self.run_state

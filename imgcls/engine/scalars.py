@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from imgcls.config.check import reported_topk
 from imgcls.evaluation.metrics import topk_accuracy
@@ -27,6 +29,54 @@ class IterationScalars(NamedTuple):
     def loss(self) -> float:
         """The sum of the losses."""
         return sum(self.losses.values())
+
+
+@dataclass(frozen=True)
+class LabelledScores:
+    """All probabilities of an evaluation, on the CPU.
+
+    Attributes:
+        probabilities: ``(N, K)`` in [0, 1].
+        labels: ``(N, K)``, 0 or 1.
+        classes: K names.
+        iteration: that was evaluated.
+    """
+
+    probabilities: Tensor
+    labels: Tensor
+    classes: Sequence[str]
+    iteration: int
+
+
+class RunStorage(EventStorage):
+    """The storage of a run, which also hands results and probabilities of an evaluation to the writers.
+
+    Attributes:
+        results: of the last evaluation, by the names of metrics.json.
+    """
+
+    def __init__(self, start_iter: int = 0):
+        super().__init__(start_iter)
+        self.results: dict[str, float] = {}
+        self._scores: dict[str, LabelledScores] = {}
+
+    def put_scores(self, name: str, probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> None:
+        """Keeps the probabilities on one test set until they are taken, or until those of the next evaluation.
+
+        Args:
+            name: of the test set and weights; empty where there is one only.
+            probabilities: ``(N, K)``.
+            labels: ``(N,)`` indices, or ``(N, K)``, 0 or 1.
+            classes: K names.
+        """
+        if labels.ndim == 1:
+            labels = one_hot(labels, len(classes))
+        self._scores[name] = LabelledScores(probabilities, labels, classes, self.iter)
+
+    def take_scores(self) -> dict[str, LabelledScores]:
+        """What was put since the last call, by name."""
+        scores, self._scores = self._scores, {}
+        return scores
 
 
 class Scalars:

@@ -1,5 +1,6 @@
 """detectron2's DefaultTrainer for classification, in a run that survives being killed."""
 
+import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -10,7 +11,7 @@ from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWriter
+from detectron2.utils.events import EventStorage, EventWriter, JSONWriter
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -25,6 +26,7 @@ from imgcls.engine.loop import Loop, LoopFace, build_plan
 from imgcls.engine.run_state import RunState
 from imgcls.engine.scalars import Progress
 from imgcls.engine.step import broadcast_buffers
+from imgcls.engine.tensorboard import build_tensorboard
 from imgcls.solver import build_optimizer
 
 
@@ -68,11 +70,13 @@ class Trainer(DefaultTrainer):
         return []
 
     def build_writers(self) -> list[EventWriter]:
-        """detectron2's writers and ``OUTPUT.LOGGERS``, with our printer of a line for a classifier."""
-        writers = [*super().build_writers(), *build_loggers(self.cfg, self.run_state.resumed)]
-        if not build.is_classifier(self.cfg):
-            return writers
-        return [TrainingLinePrinter(self.max_iter) if type(w) is CommonMetricPrinter else w for w in writers]
+        """The printed line, metrics.json, TensorBoard and ``OUTPUT.LOGGERS``; detectron2's own for a detector."""
+        run, trackers = self.run_state, build_loggers(self.cfg, self.run_state.resumed)
+        if self.datasets is None:
+            return [*super().build_writers(), *trackers]
+        os.makedirs(self.cfg.OUTPUT_DIR, exist_ok=True)
+        tensorboard = build_tensorboard(self.cfg, self.data_loader, self.datasets.train, run.first, run.resumed)
+        return [TrainingLinePrinter(self.max_iter), JSONWriter(run.log.path), tensorboard, *trackers]
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Loads ``MODEL.WEIGHTS``, or with ``resume`` resumes the last checkpoint in ``OUTPUT_DIR`` if there is one."""

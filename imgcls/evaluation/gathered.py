@@ -74,6 +74,10 @@ class GatheredEvaluator(DatasetEvaluator):
         save_probabilities: whether the files include ``probabilities.npy``, float32 ``(N, K)`` in the order of
             ``predictions.csv``, which also gets a column ``p(CLASS)`` for each class if there are 20 classes or fewer.
 
+    Attributes:
+        scores: after ``evaluate``, on the first process: probabilities ``(N, K)`` and labels; None where they were not
+            kept.
+
     Raises:
         UserError: ``classes`` is empty.
     """
@@ -96,6 +100,7 @@ class GatheredEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         """Discards all predictions."""
         self._predictions = Predictions()
+        self.scores: tuple[Tensor, Tensor] | None = None
 
     def process(self, inputs: Any, outputs: Sequence[Mapping[str, Tensor]]) -> None:
         """Stores the predictions for one batch: one dict of ``outputs`` per image, as ``ClsNet`` returns them.
@@ -156,6 +161,8 @@ class GatheredEvaluator(DatasetEvaluator):
         repeated = [image_id for image_id, count in Counter(predictions.image_ids).items() if count > 1]
         if repeated:
             raise RuntimeError(f"{len(repeated)} images were evaluated more than once, first {repeated[0]!r}")
+        if "probs" in predictions.tensors:
+            self.scores = predictions.joined("probs"), predictions.joined("labels")
         return self._score(predictions)
 
     def _gather(self) -> Predictions | None:

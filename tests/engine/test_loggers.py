@@ -206,7 +206,8 @@ def test_a_detector_has_trackers_too(cfg, use):
     use(Fake())
     trainer = object.__new__(Trainer)  # building a whole detector would add nothing
     cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
-    trainer.cfg, trainer.max_iter, trainer.run_state = cfg, 3, SimpleNamespace(resumed=False)
+    trainer.cfg, trainer.max_iter, trainer.datasets = cfg, 3, None
+    trainer.run_state = SimpleNamespace(resumed=False)
     (writer,) = [writer for writer in trainer.build_writers() if isinstance(writer, loggers.TrackerWriter)]
     writer.close()
     assert writer.tracker.calls == [("start", ""), ("finish", True)]
