@@ -24,6 +24,7 @@ from imgcls.checkpoint.compat import (
     read_settings,
 )
 from imgcls.checkpoint.files import read_checkpoint, write_checkpoint
+from imgcls.checkpoint.handoff_proof import build_detector_name, write_proof
 from imgcls.errors import UserError
 
 # A name up to the stage: "stages.mob5", "res5", "net.blocks.4", "net.model.blocks.4", "net.layer4".
@@ -233,7 +234,8 @@ def export_backbone(
         source: a classifier's checkpoint of either trainer or of the 2020 project.
         target: the backbone checkpoint; an existing file is replaced only if everything succeeds.
         verify: the config of a detector, which is built, loaded by detectron2's own checkpointer, and compared tensor
-            by tensor before ``target`` is written. None skips this.
+            by tensor before ``target`` is written; if ``source`` is in a run's folder, ``handoff.json`` there says so.
+            None skips this.
         allow_pickle: see ``read_checkpoint``.
         raw: see ``read_checkpoint``.
 
@@ -254,6 +256,7 @@ def export_backbone(
         write_checkpoint(temporary, checkpoint)
         report = verify_backbone(temporary, verify, named=source)
     write_checkpoint(target, checkpoint)
+    write_proof(source, target, build_detector_name(verify), len(report.loaded), len(report.left_out))
     return f"{report.summary()}, classifier dropped"
 
 

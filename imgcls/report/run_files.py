@@ -11,11 +11,22 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from imgcls.checkpoint.handoff_proof import PROOF
 from imgcls.errors import UserError, UserFileNotFoundError
 from imgcls.report.curves import read_history
 
 # Result file of each task, as the evaluators write it.
 _FILES = {"accuracy": "accuracy.json", "multilabel": "multilabel.json"}
+_HANDOFF = (
+    "checkpoint",
+    "checkpoint_sha256",
+    "file",
+    "sha256",
+    "detector",
+    "tensors",
+    "left_out",
+    "largest_difference",
+)
 _AGAIN = "evaluate the run again to write it"
 _VERSIONS = ("Python", "PyTorch", "torchvision", "detectron2", "numpy", "cv2", "Pillow", "GPU available", "GPU 0")
 # What the hand-off logs about a backbone, after comparing every tensor.
@@ -94,6 +105,7 @@ class RunFiles:
         config: ``config.yaml`` as plain dicts; empty where there is none.
         versions: of Python and the main packages, from the log; empty where it does not say.
         proof: the last line of the hand-off in the log, or empty.
+        handoff: ``handoff.json`` of ``imgcls export-backbone``; empty where there is none.
     """
 
     folder: Path
@@ -102,6 +114,7 @@ class RunFiles:
     config: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     proof: str = ""
+    handoff: dict[str, Any] = field(default_factory=dict)
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value of a config key such as ``"SOLVER.MAX_ITER"``."""
@@ -140,6 +153,7 @@ def read_run(output_dir: Path) -> RunFiles:
         _read_config(output_dir / "config.yaml"),
         _read_versions(log),
         proofs[-1] if proofs else "",
+        _read_handoff(output_dir / PROOF),
     )
 
 
@@ -214,6 +228,16 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML; remove it, or restore the file of the run") from error
     return config if isinstance(config, dict) else {}
+
+
+def _read_handoff(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {key: content[key] for key in _HANDOFF}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged; remove it, or run imgcls export-backbone again") from error
 
 
 def _read_log(path: Path) -> str:

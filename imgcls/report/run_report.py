@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 from detectron2.config import CfgNode
 
+from imgcls.checkpoint.handoff_proof import sha256
 from imgcls.config import load_cfg
 from imgcls.data.dataset import Dataset, Datasets
 from imgcls.errors import UserError
@@ -59,6 +60,8 @@ def write_report(output_dir: str | Path, datasets: Datasets | None = None, folde
         sections += ResultSections(results, _find_dataset(results, datasets), prefix, run.folder).build()
     if run.get("MODEL.META_ARCHITECTURE", "ClsNet") == "ClsNet":
         sections.append(("augmented", "Augmented images", _training_images(images)))
+    if run.handoff:
+        sections.append(("handoff", "Hand-off", _handoff(run)))
     sections.append(("config", "Config and versions", _config(run)))
     heading = f"<h1>{markup.name(run.folder.resolve().name)}</h1><p>{markup.name(run.folder)}</p>"
     page = build_page(f"{run.folder.resolve().name}: report", heading, sections)
@@ -173,6 +176,25 @@ def _training_images(images: TrainingImages) -> str:
         "Training images as the network sees them: cropped and augmented by the config, not yet normalised."
     )
     return f'{note}<div class="gallery">{"".join(cards)}</div>'
+
+
+def _handoff(run: RunFiles) -> str:
+    proof = run.handoff
+    left_out = f"; {proof['left_out']:,} more that it does not need" if proof["left_out"] else ""
+    pairs = [
+        ("backbone", markup.name(proof["file"])),
+        ("SHA-256", markup.text(proof["sha256"])),
+        ("tensors compared", f"{proof['tensors']:,}, bit by bit{left_out}"),
+        ("largest difference", markup.text(f"{proof['largest_difference']:g}")),
+        ("loaded into", markup.name(proof["detector"])),
+        ("exported from", markup.name(proof["checkpoint"])),
+    ]
+    checkpoint = run.folder / Path(str(proof["checkpoint"])).name
+    same = checkpoint.is_file() and sha256(checkpoint) == proof["checkpoint_sha256"]
+    message = "detectron2 loaded the exported backbone into this detector, and each of its tensors was compared."
+    if not same:
+        message += " The checkpoint is not the exported one any more: this hand-off was of earlier weights."
+    return markup.note(message) + markup.facts(pairs)
 
 
 def _config(run: RunFiles) -> str:

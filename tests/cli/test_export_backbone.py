@@ -1,5 +1,7 @@
 """The command, from a checkpoint that training wrote to a file that a detector takes."""
 
+import hashlib
+import json
 import re
 from functools import partial
 
@@ -14,6 +16,8 @@ from detectron2.structures import BoxMode
 from imgcls.checkpoint import read_checkpoint, verify_backbone
 from imgcls.config import add_imgcls_config, load_cfg
 from imgcls.engine import Trainer, resolve_from_data
+from imgcls.errors import UserError
+from imgcls.report import write_report
 
 DETECTOR = "configs/COCO-Detection/retinanet_mnetv1_025_FPN_1x.yaml"
 SAME = ["MODEL.MNET.BLOCKS", "[1, 1, 1, 1, 1]", "MODEL.PIXEL_STD", "[57., 57., 57.]"]
@@ -40,6 +44,35 @@ def test_proves_and_writes(trained, tmp_path, run):
     said = "55/55 backbone tensors loaded"
     assert run(trained, target, "--verify", DETECTOR, *SAME) == (0, f"{said}, classifier dropped\n", "")
     assert verify_backbone(str(target), load_cfg(DETECTOR, SAME)).summary() == said
+
+
+def test_the_report_shows_what_was_compared(trained, tiny_cfg, tmp_path, run):
+    (trained.parent / "config.yaml").write_text(tiny_cfg.dump())
+    target = tmp_path / "a backbone.pth"
+    assert run(trained, target)[0] == 0 and not (trained.parent / "handoff.json").exists(), "nothing was compared"
+    assert run(trained, target, "--verify", DETECTOR, *SAME)[0] == 0
+    proof = json.loads((trained.parent / "handoff.json").read_text())
+    assert (proof["tensors"], proof["left_out"], proof["largest_difference"]) == (55, 0, 0.0)
+    page = write_report(trained.parent).page.read_text()
+    for shown in (str(target), hashlib.sha256(target.read_bytes()).hexdigest(), "RetinaNet", "55, bit by bit"):
+        assert shown in page
+    assert "of earlier weights" not in page
+    with trained.open("ab") as file:
+        file.write(b"other")
+    assert "this hand-off was of earlier weights" in write_report(trained.parent).page.read_text()
+    (trained.parent / "handoff.json").write_text("{}")
+    with pytest.raises(UserError, match=r"handoff\.json: damaged; remove it"):
+        write_report(trained.parent)
+
+
+def test_a_checkpoint_outside_a_run_or_in_a_folder_that_cannot_be_written(trained, tiny_cfg, tmp_path, run, caplog):
+    target = tmp_path / "backbone.pth"
+    assert run(trained, target, "--verify", DETECTOR, *SAME)[0] == 0
+    assert not (trained.parent / "handoff.json").exists(), "the folder has no config.yaml"
+    (trained.parent / "config.yaml").write_text(tiny_cfg.dump())
+    (trained.parent / "handoff.json").mkdir()
+    assert run(trained, target, "--verify", DETECTOR, *SAME)[0] == 0
+    assert "the report will not show this hand-off" in caplog.text
 
 
 def test_writes_without_a_detector(trained, tmp_path, run):
