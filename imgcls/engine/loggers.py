@@ -12,7 +12,7 @@ import sys
 import threading
 import uuid
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -220,7 +220,7 @@ def build_loggers(cfg: CfgNode, resumed: bool) -> list[EventWriter]:
         UserError: as ``check_loggers``.
     """
     check_loggers(cfg)
-    trackers = {"wandb": WandbTracker, "mlflow": MlflowTracker}
+    trackers: dict[str, Callable[[CfgNode], Tracker]] = {"wandb": WandbTracker, "mlflow": MlflowTracker}
     os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
     return [TrackerWriter(name, trackers[name](cfg), cfg.OUTPUT_DIR, resumed) for name in cfg.OUTPUT.LOGGERS]
 

@@ -234,7 +234,7 @@ def _read_handoff(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {key: content[key] for key in _HANDOFF}
-    except FileNotFoundError:
+    except OSError:
         return {}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged; remove it, or run imgcls export-backbone again") from error
