@@ -65,9 +65,15 @@ class WandbTracker:
         import wandb
 
         run_id = run_id or uuid.uuid4().hex[:8]
-        # Neither the terminal nor the code: only what OUTPUT.LOGGERS is documented to send.
+        # Only what OUTPUT.LOGGERS is documented to send: neither the terminal, nor code, command line and packages.
         settings = wandb.Settings(
-            console="off", save_code=False, disable_git=True, silent=True, finish_timeout=_END_SECONDS
+            console="off",
+            save_code=False,
+            disable_git=True,
+            x_disable_meta=True,
+            x_save_requirements=False,
+            silent=True,
+            finish_timeout=_END_SECONDS,
         )
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),

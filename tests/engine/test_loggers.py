@@ -108,6 +108,10 @@ def test_wandb_gets_config_and_every_scalar_and_a_resumed_run_continues(cfg, kin
     assert config["MODEL"]["MNET"]["WIDTH_MULT"] == 0.25
     exits = [record.exit.exit_code for record in records if record.WhichOneof("record_type") == "exit"]
     assert exits == [0, 0]
+    machines = [record.environment for record in records if record.WhichOneof("record_type") == "environment"]
+    told = {field.name for machine in machines for field, _ in machine.ListFields()}
+    assert not told & {"host", "username", "email", "args", "program", "executable", "git_repo", "code_path"}, told
+    assert not list(Path(cfg.OUTPUT_DIR, "wandb").rglob("requirements.txt"))
     rows, lines = wandb_rows(records), read_lines(cfg.OUTPUT_DIR)
     assert rows.keys() == lines.keys()
     for iteration, line in lines.items():
