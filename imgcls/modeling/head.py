@@ -27,7 +27,7 @@ class ClsHead(nn.Module):
     ):
         super().__init__()
         self.conv = conv_norm(input_shape.channels, conv_dim, style or ConvStyle()) if conv_dim else nn.Identity()
-        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.pool: nn.Module = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(conv_dim or input_shape.channels, num_classes)
         nn.init.normal_(self.linear.weight, std=0.01)
