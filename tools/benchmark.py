@@ -29,6 +29,7 @@ COMMANDS = {
         "exported ONNX against eager, and against torch's own export", "benchmark.exported", "measure_exports", 30
     ),
     "train": Command("both trainers against a bare loop", "benchmark.train", "measure", 5),
+    "int8": Command("int8 files against float files", "benchmark.int8", "measure", 20),
     "index": Command("loading the records of a data set of ImageNet's size", "benchmark.index", "measure", 3),
 }
 RESULTS = Path(__file__).with_name("benchmark") / "results.csv"
