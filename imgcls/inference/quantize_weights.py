@@ -18,7 +18,7 @@ _CHANNELWISE = ("Relu", "LeakyRelu", "Clip", "Identity", "MaxPool", "AveragePool
 # A channel is multiplied by at most this much: its peak on the calibration images may be far below that of others.
 _LARGEST_FACTOR = 64.0
 # Peaks of other images are higher.
-_MARGIN = 1.4
+_MARGIN = 1.15
 # How far channels are equalised, 0 to 1, before depthwise filters and before layers that mix channels.
 _DEPTHWISE_POWER, _DENSE_POWER = 0.75, 0.4
 # Patches of an image that are used to round a layer's weights.
