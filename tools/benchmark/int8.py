@@ -62,11 +62,13 @@ def measure(args: argparse.Namespace) -> Report:
     """
     if not WEIGHTS.is_file():
         raise UserError(f"{WEIGHTS} does not exist; bash scripts/real_weights.sh writes it")
-    crops = {use: make_crops(use, count, seed) for seed, (use, count) in enumerate(COUNTS.items())}
+    classifier = load_checkpoint_classifier(str(WEIGHTS), "cpu")
+    size = classifier.info.input_size
+    crops = {use: make_crops(use, count, seed, size) for seed, (use, count) in enumerate(COUNTS.items())}
     budget = Budget(args.rounds, 60 * args.minutes, len(BATCHES))
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: os.path.join(folder, f"{index}.onnx") for index, name in enumerate((FLOAT, NAIVE, OURS))}
-        export_float(load_checkpoint_classifier(str(WEIGHTS), "cpu").model, paths[FLOAT], crops["calibration"][:2])
+        export_float(classifier.model, paths[FLOAT], crops["calibration"][:2])
         quantize_naively(paths[FLOAT], paths[NAIVE], crops["calibration"])
         result = quantize(paths[FLOAT], paths[OURS], [crops["calibration"]])
         facts: dict[str, str | int | float] = {
@@ -127,7 +129,7 @@ def quantize_naively(path: str, out: str, images: NDArray[np.uint8]) -> None:
     quantize_static(out, out, Reader(), per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
 
 
-def make_crops(use: str, count: int, seed: int, size: int = 224) -> NDArray[np.uint8]:
+def make_crops(use: str, count: int, seed: int, size: int) -> NDArray[np.uint8]:
     """Returns random crops of a quarter to all of the photographs of one use: uint8 ``(count, 3, size, size)``.
 
     Raises:
@@ -151,7 +153,9 @@ def make_crops(use: str, count: int, seed: int, size: int = 224) -> NDArray[np.u
 def run_file(path: str, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Returns the probabilities of an ONNX file."""
     session, name = _open(path)
-    return np.concatenate([session.run(None, {name: batch})[0] for batch in np.array_split(images, len(images) // 16)])
+    return np.concatenate(
+        [session.run(None, {name: batch})[0] for batch in np.array_split(images, max(1, len(images) // 16))]
+    )
 
 
 def has_vnni() -> bool:
