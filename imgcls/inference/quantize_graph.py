@@ -56,24 +56,36 @@ class FloatGraph:
         self.model = ModelProto.FromString(model.SerializeToString())
         graph = self.model.graph
         self.constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
-        self._uses = Counter(name for node in graph.node for name in node.input)
         self.layers = [node for node in graph.node if self._is_layer(node)]
+        self._separate_constants()
 
     def _is_layer(self, node: Any) -> bool:
-        if node.op_type not in _LAYERS or len(node.input) != 3 or any(self._uses[name] > 1 for name in node.input[1:]):
+        if node.op_type not in _LAYERS or any(name not in self.constants for name in node.input[1:]):
             return False
-        plain = (
-            {"transA": 0, "transB": 1, "alpha": 1.0, "beta": 1.0} if node.op_type == "Gemm" else {"auto_pad": b"NOTSET"}
-        )
-        if any(attribute(node, name, value) != value for name, value in plain.items()):
-            return False
-        weights = self.constants.get(node.input[1])
+        gemm = {"transA": 0, "transB": 1, "alpha": 1.0, "beta": 1.0}
+        plain = gemm if node.op_type == "Gemm" else {"auto_pad": b"NOTSET"}
         return (
-            weights is not None
-            and node.input[2] in self.constants
-            and weights.ndim == (2 if node.op_type == "Gemm" else 4)
+            len(node.input) in (2, 3)
+            and all(attribute(node, name, value) == value for name, value in plain.items())
+            and self.constants[node.input[1]].ndim == (2 if node.op_type == "Gemm" else 4)
             and set(attribute(node, "dilations", [1])) == {1}
         )
+
+    def _separate_constants(self) -> None:
+        """Exporters leave out biases of zeros and store equal constants once; here each layer has its own."""
+        from onnx import numpy_helper
+
+        uses = Counter(name for node in self.model.graph.node for name in node.input)
+        for node in self.layers:
+            values = [self.constants[name] for name in node.input[1:]]
+            if len(values) == 1:
+                values.append(np.zeros(len(values[0]), np.float32))
+                node.input.append("")
+            for index, value in enumerate(values, start=1):
+                if uses[node.input[index]] != 1:
+                    node.input[index] = name = f"{node.output[0]}_{index}"
+                    self.constants[name] = value
+                    self.model.graph.initializer.append(numpy_helper.from_array(value, name))
 
     def follower(self, node: Any) -> Any:
         """The activation that alone reads the output of a node, or None."""

@@ -12,15 +12,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from benchmark.compare import Budget, Candidate, Table, compare, timed
 from benchmark.report import Report
 from imgcls.errors import UserError
-from imgcls.inference import fold_batch_norm, load_checkpoint_classifier
+from imgcls.inference import load_checkpoint_classifier
+from imgcls.inference.export import FORMATS
+from imgcls.inference.export.graph import ExportGraph
+from imgcls.inference.export.metadata import build_metadata
 from imgcls.inference.quantize import quantize
-from imgcls.modeling import ClsNet
 
 WEIGHTS = Path("output", "real_weights", "mobilenet_v2.pth")
 FLOAT, NAIVE, OURS = "float ONNX", "quantize_static, per channel", "imgcls int8"
@@ -62,13 +63,12 @@ def measure(args: argparse.Namespace) -> Report:
     """
     if not WEIGHTS.is_file():
         raise UserError(f"{WEIGHTS} does not exist; bash scripts/real_weights.sh writes it")
-    classifier = load_checkpoint_classifier(str(WEIGHTS), "cpu")
-    size = classifier.info.input_size
+    size = load_checkpoint_classifier(str(WEIGHTS), "cpu").info.input_size
     crops = {use: make_crops(use, count, seed, size) for seed, (use, count) in enumerate(COUNTS.items())}
     budget = Budget(args.rounds, 60 * args.minutes, len(BATCHES))
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: os.path.join(folder, f"{index}.onnx") for index, name in enumerate((FLOAT, NAIVE, OURS))}
-        export_float(classifier.model, paths[FLOAT], crops["calibration"][:2])
+        export_float(paths[FLOAT])
         quantize_naively(paths[FLOAT], paths[NAIVE], crops["calibration"])
         result = quantize(paths[FLOAT], paths[OURS], [crops["calibration"]])
         facts: dict[str, str | int | float] = {
@@ -95,21 +95,11 @@ def compare_files(paths: dict[str, str], images: NDArray[np.uint8], batch: int, 
     return compare(f"int8, MobileNetV2, batch {batch}", candidates, budget, [FLOAT])
 
 
-def export_float(model: ClsNet, path: str, images: NDArray[np.uint8]) -> None:
-    """Writes a classifier as a float ONNX file: uint8 images in, probabilities out."""
-    model.channels_last = False
-    folded = fold_batch_norm(model.to(memory_format=torch.contiguous_format))
-    program = torch.onnx.export(
-        _Probabilities(folded).eval(),
-        (torch.from_numpy(images),),
-        dynamo=True,
-        verbose=False,
-        input_names=["images"],
-        output_names=["probabilities"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-    )
-    assert program is not None
-    program.save(path)
+def export_float(path: str) -> None:
+    """Writes the classifier as ``imgcls export`` does, without its proof."""
+    classifier = load_checkpoint_classifier(str(WEIGHTS), "cpu")
+    metadata = build_metadata(classifier.info, "", nhwc=False)
+    FORMATS[".onnx"].write(ExportGraph(classifier), classifier.info.input_size, metadata, path, None)
 
 
 def quantize_naively(path: str, out: str, images: NDArray[np.uint8]) -> None:
@@ -165,15 +155,6 @@ def has_vnni() -> bool:
     except OSError:
         words = ()
     return not {"avx512_vnni", "avx_vnni", "asimddp"}.isdisjoint(words)
-
-
-class _Probabilities(nn.Module):
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model.loss.probabilities(self.model.logits(images))
 
 
 def _open(path: str) -> tuple[Any, str]:
