@@ -30,12 +30,31 @@ def main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     )
     parser.add_argument("--opset", type=int, metavar="N", help="of ONNX (default: that of torch's exporter)")
     parser.add_argument("--force", action="store_true", help="replace an existing file")
+    parser.add_argument(
+        "--quantize", choices=["int8"], help="write an int8 file (.onnx): a quarter of the size, faster on most CPUs"
+    )
+    parser.add_argument(
+        "--calibrate", metavar="DATASET",
+        help="with --quantize: 32 or more images, better 128 of all classes; training images will do",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-drop", metavar="POINTS", type=float,
+        help="with --quantize: write no file that loses more of its metric on the --verify set (default: 1.0)",
+    )  # fmt: skip
     args = parser.parse_args(argv)
+    if args.quantize and not args.calibrate:
+        parser.error("--quantize needs images to quantise with: --calibrate DATASET")
+    for name in ("calibrate", "max_drop"):
+        if not args.quantize and getattr(args, name) is not None:
+            parser.error(f"--{name.replace('_', '-')} is for int8 files: add --quantize int8, or leave it out")
+    if args.max_drop is not None and not 0 <= args.max_drop <= 100:
+        parser.error(f"--max-drop is {args.max_drop:g}; allowed: points, from 0 to 100")
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    from imgcls.inference.export import export_classifier
+    from imgcls.inference.export import Int8Options, export_classifier
 
+    options = Int8Options(args.calibrate, 1.0 if args.max_drop is None else args.max_drop) if args.quantize else None
     proof = export_classifier(
-        args.source, args.target, args.verify, args.nhwc, args.opset, args.force, args.resize_inside
+        args.source, args.target, args.verify, args.nhwc, args.opset, args.force, args.resize_inside, options
     )
     print(f"{args.target}: verified on {proof}")

@@ -98,6 +98,30 @@ def quantize(
     )
 
 
+def quantize_naively(float_path: str, out_path: str, images: NDArray[np.uint8]) -> None:
+    """What ONNX Runtime's documentation shows: pre-processing, then ``quantize_static`` with scales per channel."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.batches = _split(images)
+
+        def get_next(self) -> dict[str, Any] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {"images": batch}
+
+    quant_pre_process(float_path, out_path, skip_symbolic_shape=True)
+    quantize_static(
+        out_path,
+        out_path,
+        Reader(),
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+
+
 class _Quantizer:
     """Ranges and rounded weights of a graph, and the choice of its float layers."""
 

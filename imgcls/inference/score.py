@@ -66,18 +66,21 @@ def score(
     Returns:
         ``{task: {metric: 0 to 100}}``, see the evaluators.
     """
-    info = predictor.info
-    evaluator: ImageNetEvaluator | MultiLabelEvaluator
-    if info.multi_label:
-        evaluator = MultiLabelEvaluator(info.classes, info.threshold, distributed=False, output_dir=folder)
-    else:
-        evaluator = ImageNetEvaluator(info.classes, info.topk, distributed=False, output_dir=folder)
+    evaluator = build_evaluator(predictor.info, folder)
     for batch in build_loader(predictor, dataset.records, batch_size, workers):
-        evaluator.process(batch, _outputs(*predictor.classifier.score(batch["image"], batch["label"]), info))
+        scored = predictor.classifier.score(batch["image"], batch["label"])
+        evaluator.process(batch, build_outputs(*scored, predictor.info))
     return evaluator.evaluate()
 
 
-def _outputs(probabilities: Tensor, losses: Tensor, info: ClassifierInfo) -> list[dict[str, Any]]:
+def build_evaluator(info: ClassifierInfo, folder: str | None = None) -> ImageNetEvaluator | MultiLabelEvaluator:
+    """The evaluator of ``--eval-only`` for a classifier; it writes its result files into ``folder``, if given."""
+    if info.multi_label:
+        return MultiLabelEvaluator(info.classes, info.threshold, distributed=False, output_dir=folder)
+    return ImageNetEvaluator(info.classes, info.topk, distributed=False, output_dir=folder)
+
+
+def build_outputs(probabilities: Tensor, losses: Tensor, info: ClassifierInfo) -> list[dict[str, Any]]:
     """The predictions of a batch, as ``ClsNet`` returns them."""
     scores, classes = probabilities.topk(min(max(info.topk), len(info.classes)), dim=1)
     return [

@@ -17,6 +17,7 @@ from imgcls.inference.classifier import Classifier, load_checkpoint_classifier
 from imgcls.inference.export.exported import end_of_message, load_exported
 from imgcls.inference.export.formats import FORMATS, find_format
 from imgcls.inference.export.graph import ExportGraph
+from imgcls.inference.export.int8 import Int8Options, Int8Proof, quantize_export, read_calibration
 from imgcls.inference.export.metadata import build_metadata
 from imgcls.inference.journal import file_digest
 from imgcls.inference.predictor import Predictor
@@ -66,7 +67,8 @@ def export_classifier(
     opset: int | None = None,
     force: bool = False,
     resize: bool = False,
-) -> Proof:
+    quantization: Int8Options | None = None,
+) -> Proof | Int8Proof:
     """Writes a classifier's checkpoint as a file for another runtime.
 
     The format is that of the suffix: see ``formats.FORMATS``.
@@ -80,12 +82,17 @@ def export_classifier(
         opset: of ONNX; None for torch's default.
         force: replace an existing file.
         resize: whether the file takes whole images of any size, and resizes and crops them itself.
+        quantization: writes an int8 file, which may lose some of the metric; None for a float file.
 
     Raises:
         UserError: checkpoint, target or dataset cannot be used, or the file computes something else than the
             checkpoint. Then there is no new file, and an old one is unchanged.
     """
     file_format = find_format(target, writing=True)
+    if quantization is not None and not target.lower().endswith(".onnx"):
+        raise UserError(f"{target}: --quantize writes .onnx files only; name an .onnx file, or leave --quantize out")
+    if quantization is not None and resize:
+        raise UserError("--quantize int8: an int8 file cannot resize; leave --resize-inside out")
     if opset is not None and not target.lower().endswith(".onnx"):
         raise UserError(f"--opset {opset}: only .onnx files have an opset; leave it out for {target}")
     if resize and not file_format.resizes:
@@ -96,7 +103,9 @@ def export_classifier(
         if os.path.exists(path) and not force:
             raise UserError(f"{path}: exists; add --force to replace it, or name another file")
     reference = load_checkpoint_classifier(source, "cpu")
+    predictor = Predictor(reference)
     records = _read_images(source, reference, verify)
+    calibration = None if quantization is None else read_calibration(predictor, quantization.calibrate, nhwc)
     with replace_files(target) as temporary:
         metadata = build_metadata(reference.info, file_digest(source), nhwc, resize)
         graph = ExportGraph(reference, nhwc, resize)
@@ -116,6 +125,8 @@ def export_classifier(
                 f"{target}: not written, because the exported network does not compute what {source} does: {proof}; "
                 f"allowed: {proof.allowed[0]} and {proof.allowed[1]:g}; export to another format"
             )
+        if quantization is not None and calibration is not None:
+            return quantize_export(str(temporary), target, predictor, records, calibration, quantization.max_drop)
     return proof
 
 
