@@ -262,7 +262,9 @@ class _Writer:
         integers = np.clip(np.round(layer.bias / bias_scale), -(2**31) + 1, 2**31 - 1).astype(np.int32)
         for name, values, scale in ((weights, layer.values, layer.scale), (bias, integers, bias_scale)):
             self.constants[f"{name}_q"], self.constants[f"{name}_s"] = values, scale.astype(np.float32)
-            self._add("DequantizeLinear", [f"{name}_q", f"{name}_s"], f"{name}_d", axis=0)
+            self.constants[f"{name}_z"] = np.zeros(len(scale), values.dtype)
+            zeros = [f"{name}_z"] if node.op_type == "Gemm" else []  # ONNX Runtime fuses a Gemm only with zero points
+            self._add("DequantizeLinear", [f"{name}_q", f"{name}_s", *zeros], f"{name}_d", axis=0)
         node.input[1], node.input[2] = f"{weights}_d", f"{bias}_d"
 
     def _add_stored_weights(self, node: Any) -> None:

@@ -22,7 +22,7 @@ _MARGIN = 1.15
 # How far channels are equalised, 0 to 1, before depthwise filters and before layers that mix channels.
 _DEPTHWISE_POWER, _DENSE_POWER = 0.75, 0.4
 # Patches of an image that are used to round a layer's weights.
-_PATCHES = 256
+_PATCHES = 64
 # Added to the diagonal of the covariance of a layer's inputs, as a share of its mean.
 _DAMPING = 0.01
 # Columns of weights that are rounded before their errors are handed on to all later ones.

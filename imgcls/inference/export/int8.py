@@ -21,7 +21,7 @@ from imgcls.inference.classifier import Classifier, ClassifierInfo
 from imgcls.inference.export.exported import load_exported
 from imgcls.inference.export.metadata import KEY
 from imgcls.inference.predictor import Predictor
-from imgcls.inference.quantize import SMALLEST_CALIBRATION, QuantizationResult, quantize, quantize_naively
+from imgcls.inference.quantize import SMALLEST_CALIBRATION, QuantizationResult, quantize
 from imgcls.inference.score import build_evaluator, build_loader, build_outputs
 
 FLOAT, NAIVE, OURS = "float", "quantize_static", "int8"
@@ -153,6 +153,30 @@ def read_calibration(predictor: Predictor, name: str, nhwc: bool) -> NDArray[np.
     loader = build_loader(predictor, [records[index] for index in chosen], _BATCH, len(os.sched_getaffinity(0)))
     images = torch.cat([batch["image"] for batch in loader])
     return np.ascontiguousarray((images.permute(0, 2, 3, 1) if nhwc else images).numpy())
+
+
+def quantize_naively(float_path: str, out_path: str, images: NDArray[np.uint8]) -> None:
+    """What ONNX Runtime's documentation shows: pre-processing, then ``quantize_static`` with scales per channel."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.batches = iter(np.array_split(images, -(-len(images) // _BATCH)))
+
+        def get_next(self) -> dict[str, Any] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {"images": batch}
+
+    quant_pre_process(float_path, out_path, skip_symbolic_shape=True)
+    quantize_static(
+        out_path,
+        out_path,
+        Reader(),
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
 
 
 def compare_files(
