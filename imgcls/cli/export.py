@@ -5,12 +5,13 @@ import logging
 from collections.abc import Sequence
 
 from imgcls.cli import command
+from imgcls.errors import UserError
 
 
 @command(
     "Writes a classifier's checkpoint as ONNX (.onnx), torch.export (.pt2), OpenVINO IR (.xml) or TorchScript (.ts).\n"
     "The file takes raw uint8 images and gives probabilities. It is written only after it gave the results of the\n"
-    "checkpoint on real images.",
+    "checkpoint on real images, or an int8 file only if it keeps its metric.",
     "imgcls export output/model_final.pth model.onnx --verify folder:images/val",
 )
 def main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
@@ -42,13 +43,7 @@ def main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         help="with --quantize: write no file that loses more of its metric on the --verify set (default: 1.0)",
     )  # fmt: skip
     args = parser.parse_args(argv)
-    if args.quantize and not args.calibrate:
-        parser.error("--quantize needs images to quantise with: --calibrate DATASET")
-    for name in ("calibrate", "max_drop"):
-        if not args.quantize and getattr(args, name) is not None:
-            parser.error(f"--{name.replace('_', '-')} is for int8 files: add --quantize int8, or leave it out")
-    if args.max_drop is not None and not 0 <= args.max_drop <= 100:
-        parser.error(f"--max-drop is {args.max_drop:g}; allowed: points, from 0 to 100")
+    _check_int8(args)
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     from imgcls.inference.export import Int8Options, export_classifier
@@ -58,3 +53,13 @@ def main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         args.source, args.target, args.verify, args.nhwc, args.opset, args.force, args.resize_inside, options
     )
     print(f"{args.target}: verified on {proof}")
+
+
+def _check_int8(args: argparse.Namespace) -> None:
+    if args.quantize and not args.calibrate:
+        raise UserError("--quantize int8 needs images to quantise with: add --calibrate DATASET")
+    for name, value in (("--calibrate", args.calibrate), ("--max-drop", args.max_drop)):
+        if not args.quantize and value is not None:
+            raise UserError(f"{name} is for int8 files: add --quantize int8, or leave it out")
+    if args.max_drop is not None and not 0 <= args.max_drop <= 100:
+        raise UserError(f"--max-drop is {args.max_drop:g}; allowed: points, from 0 to 100")

@@ -112,7 +112,8 @@ def round_weights(graph: FloatGraph, batches: Sequence[NDArray[np.uint8]], large
         mean, square = (total / counts[node.name] for total in sums[node.name])
         groups, size = mean.shape
         covariance = square - mean[:, :, None] * mean[:, None, :]
-        damping = _DAMPING * np.einsum("gkk->g", covariance) / size + 1e-8
+        # The second part covers the rounding of the float32 sums, where inputs hardly differ from their mean.
+        damping = (_DAMPING * np.einsum("gkk->g", covariance) + 1e-5 * np.einsum("gkk->g", square)) / size + 1e-8
         covariance += damping[:, None, None] * np.eye(size)
         split = weights.reshape(groups, -1, size)
         scale = np.abs(split).max(axis=2) / largest

@@ -81,6 +81,24 @@ def test_an_exported_file_predicts_and_names_can_be_given(tiny_cfg, run_verb, tm
     )
 
 
+def test_an_int8_file_is_exported_evaluated_and_predicts(model, run_verb, tmp_path, require):
+    require("onnxruntime"), require("onnx"), require("onnxscript")
+    target, val = tmp_path / "int8.onnx", f"folder:{tmp_path / 'val'}"
+    code, printed, error = run_verb(
+        "export", model, target, "--quantize", "int8", "--calibrate", val, "--max-drop", 5, "--verify", val
+    )
+    assert (code, error) == (0, "")
+    lines = printed.splitlines()
+    assert lines[0] == f"{target}: verified on 66 images"
+    assert [line.split()[0] for line in lines[2:5]] == ["float", "quantize_static", "int8"]
+    assert "layers compute in float: " in lines[5] and len(lines) == 6
+    code, printed, error = run_verb("eval", target, val, "-j", 0)
+    assert (code, error) == (0, "") and printed.splitlines()[1].startswith("top1: 33.3")
+    assert lines[4].split()[2] == "33.33"
+    code, _, error = run_verb("predict", target, tmp_path / "val", "-o", tmp_path / "out.csv", "-j", 0)
+    assert (code, error) == (0, "") and len((tmp_path / "out.csv").read_text().splitlines()) == 67
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -91,6 +109,20 @@ def test_an_exported_file_predicts_and_names_can_be_given(tiny_cfg, run_verb, tm
         (["export", "nothing.pth", "model.ts"], "error: nothing.pth: no such checkpoint\n"),
         (["export", "MODEL", "MODEL.ts", "--opset", "18"], "error: MODEL.ts: exists; add --force"),
         (["export", "MODEL", "other.ts", "--verify", "folder:nowhere"], "error: --verify nowhere: no such folder\n"),
+        (
+            ["export", "MODEL", "other.onnx", "--quantize", "int8"],
+            "error: --quantize int8 needs images to quantise",
+        ),
+        (["export", "MODEL", "other.onnx", "--calibrate", "folder:val"], "error: --calibrate is for int8 files: add "),
+        (["export", "MODEL", "other.onnx", "--max-drop", "2"], "error: --max-drop is for int8 files: add --quantize"),
+        (
+            ["export", "MODEL", "other.onnx", "--quantize", "int8", "--calibrate", "folder:val", "--max-drop", "-1"],
+            "error: --max-drop is -1; allowed: points, from 0 to 100",
+        ),
+        (
+            ["export", "MODEL", "other.pt2", "--quantize", "int8", "--calibrate", "folder:val"],
+            "error: other.pt2: --quantize writes .onnx files only",
+        ),
         (["eval", "nothing.onnx", "folder:val"], "error: nothing.onnx: no such file\n"),
         (["eval", "MODEL", "folder:val", "--batch-size", "0"], "--batch-size is 0; allowed: from 1"),
         (["eval", "MODEL", "folder:nowhere"], "error: nowhere: no such folder\n"),
