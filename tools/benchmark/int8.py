@@ -4,9 +4,11 @@ import argparse
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -20,13 +22,19 @@ from imgcls.errors import UserError
 from imgcls.inference import load_checkpoint_classifier
 from imgcls.inference.export import FORMATS
 from imgcls.inference.export.graph import ExportGraph
+from imgcls.inference.export.int8 import quantize_naively
 from imgcls.inference.export.metadata import build_metadata
-from imgcls.inference.quantize import quantize
+from imgcls.inference.quantize import FLOAT_SHARE, has_vnni, quantize
 
 WEIGHTS = Path("output", "real_weights", "mobilenet_v2.pth")
 FLOAT, NAIVE, OURS = "float ONNX", "quantize_static, per channel", "imgcls int8"
-# Photographs of installed packages, by use. The three sets share no photograph: all settings were chosen on the second
-# one, and the third one is only for the figures.
+ABLATIONS = (
+    "without equalised channels",
+    "without error-compensated rounding",
+    "without float layers",
+    "without float layers and equalised channels",
+)
+# Photographs of installed packages. Those of "other" are judged by a file that was calibrated on the first ones alone.
 PHOTOGRAPHS = {
     "calibration": {
         "skimage/data": (
@@ -40,50 +48,106 @@ PHOTOGRAPHS = {
         ),
         "sklearn/datasets/images": ("china.jpg",),
     },
-    "validation": {
-        "skimage/data": ("rocket.jpg", "gravel.png", "camera.png", "ihc.png"),
+    "other": {
+        "skimage/data": (
+            "rocket.jpg",
+            "gravel.png",
+            "camera.png",
+            "ihc.png",
+            "chelsea.png",
+            "coffee.png",
+            "grass.png",
+            "clock_motion.png",
+        ),
+        "sklearn/datasets/images": ("flower.jpg",),
         "matplotlib/mpl-data/sample_data": ("grace_hopper.jpg",),
     },
-    "report": {
-        "skimage/data": ("chelsea.png", "coffee.png", "grass.png", "clock_motion.png"),
-        "sklearn/datasets/images": ("flower.jpg",),
-    },
 }
-COUNTS = {"calibration": 128, "validation": 400, "report": 400}
+# Which photographs calibrate and which are judged; the crops are never the same ones.
+SPLITS = {
+    "same photographs": (("calibration", "other"), ("calibration", "other")),
+    "other photographs": (("calibration",), ("other",)),
+}
+CALIBRATION, JUDGED = 128, 400
 BATCHES = (1, 32)
 # Images per run.
 _IMAGES = 32
 
 
 def measure(args: argparse.Namespace) -> Report:
-    """Compares a float file, ONNX Runtime's own int8 file and ours.
+    """Compares a float file, ONNX Runtime's own int8 file and ours, and ours without each of its parts.
 
     Raises:
         UserError: the weights or the photographs are missing, or onnxruntime is not installed.
     """
     if not WEIGHTS.is_file():
         raise UserError(f"{WEIGHTS} does not exist; bash scripts/real_weights.sh writes it")
+    if find_spec("onnxruntime") is None:
+        raise UserError('onnxruntime is not installed: pip install -e ".[export]"')
     size = load_checkpoint_classifier(str(WEIGHTS), "cpu").info.input_size
-    crops = {use: make_crops(use, count, seed, size) for seed, (use, count) in enumerate(COUNTS.items())}
-    budget = Budget(args.rounds, 60 * args.minutes, len(BATCHES))
+    facts: dict[str, str | int | float] = {"int8 dot products (VNNI)": "yes" if has_vnni() else "no, or unknown"}
+    paths: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
-        paths = {name: os.path.join(folder, f"{index}.onnx") for index, name in enumerate((FLOAT, NAIVE, OURS))}
-        export_float(paths[FLOAT])
-        quantize_naively(paths[FLOAT], paths[NAIVE], crops["calibration"])
-        result = quantize(paths[FLOAT], paths[OURS], [crops["calibration"]])
-        facts: dict[str, str | int | float] = {
-            "int8 dot products (VNNI)": "yes" if has_vnni() else "no, or unknown",
-            "layers that compute in float": ", ".join(result.float_layers) or "none",
-            "of these stored as int8": ", ".join(result.stored_layers) or "none",
-        }
-        for use in ("validation", "report"):
-            expected = run_file(paths[FLOAT], crops[use])
-            for name in (NAIVE, OURS):
-                same = run_file(paths[name], crops[use]).argmax(1) == expected.argmax(1)
-                facts[f"{name}: same class as float, {use} crops (%)"] = round(100 * float(same.mean()), 2)
-        for name in (NAIVE, OURS):
-            facts[f"{name}: size / float"] = round(os.path.getsize(paths[name]) / os.path.getsize(paths[FLOAT]), 4)
-        return Report("int8", [compare_files(paths, crops["report"], batch, budget) for batch in BATCHES], facts)
+        for split, (calibrated, judged) in SPLITS.items():
+            calibration = make_crops(calibrated, CALIBRATION, 0, size)
+            images = make_crops(judged, JUDGED, 1, size)
+            paths = {name: os.path.join(folder, f"{index}.onnx") for index, name in enumerate(_names(split))}
+            export_float(paths[FLOAT])
+            expected = run_file(paths[FLOAT], images)
+            for name, path in paths.items():
+                if name != FLOAT:
+                    said = write_int8(name, paths[FLOAT], path, calibration)
+                    same, error = agreement(run_file(path, images), expected)
+                    ratio = os.path.getsize(path) / os.path.getsize(paths[FLOAT])
+                    facts[f"{name}, {split}"] = f"{same:.2f} % agree, error {error:.3f}, size {ratio:.3f}{said}"
+            if split == next(iter(SPLITS)):
+                budget = Budget(args.rounds, 60 * args.minutes, len(BATCHES))
+                files = {name: paths[name] for name in (FLOAT, NAIVE, OURS)}
+                tables = [compare_files(files, images, batch, budget) for batch in BATCHES]
+        return Report("int8", tables, facts)
+
+
+def agreement(found: NDArray[np.float32], expected: NDArray[np.float32]) -> tuple[float, float]:
+    """Percent of images with the same best class, and the root mean square difference of the logits.
+
+    Logits are the logarithms of the probabilities without their mean over the classes.
+    """
+    logits = [np.log(np.maximum(each, 1e-12)) for each in (found, expected)]
+    differences = np.subtract(*(each - each.mean(axis=1, keepdims=True) for each in logits))
+    same = 100 * float((found.argmax(1) == expected.argmax(1)).mean())
+    return same, float(np.sqrt(np.square(differences).mean()))
+
+
+def _names(split: str) -> tuple[str, ...]:
+    """The parts are taken away one by one for the first split only."""
+    return (FLOAT, NAIVE, OURS, *(ABLATIONS if split == next(iter(SPLITS)) else ()))
+
+
+def write_int8(name: str, float_path: str, path: str, images: NDArray[np.uint8]) -> str:
+    """Writes the int8 file of a name; returns what it has to say about its layers."""
+    if name == NAIVE:
+        quantize_naively(float_path, path, images)
+        return ""
+    with _without(name):
+        result = quantize(float_path, path, [images], 0 if name in ABLATIONS[2:] else FLOAT_SHARE, not has_vnni())
+    return f", float layers: {', '.join(result.float_layers) or 'none'}"
+
+
+@contextmanager
+def _without(name: str) -> Iterator[None]:
+    """Takes a part of the method away."""
+    with ExitStack() as stack:
+        if name in (ABLATIONS[0], ABLATIONS[3]):
+            stack.enter_context(patch("imgcls.inference.quantize.equalise", lambda graph, batches: None))
+        if name == ABLATIONS[1]:
+            stack.enter_context(patch("imgcls.inference.quantize_weights._round_columns", _round_to_nearest))
+        yield
+
+
+def _round_to_nearest(
+    weights: NDArray[Any], covariance: NDArray[Any], scale: NDArray[Any], largest: int
+) -> NDArray[Any]:
+    return np.clip(np.round(weights / scale[:, :, None]), -largest, largest)
 
 
 def compare_files(paths: dict[str, str], images: NDArray[np.uint8], batch: int, budget: Budget) -> Table:
@@ -102,31 +166,14 @@ def export_float(path: str) -> None:
     FORMATS[".onnx"].write(ExportGraph(classifier), classifier.info.input_size, metadata, path, None)
 
 
-def quantize_naively(path: str, out: str, images: NDArray[np.uint8]) -> None:
-    """What ONNX Runtime's documentation shows: pre-processing, then ``quantize_static`` with scales per channel."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.batches: Iterator[NDArray[np.uint8]] = iter(np.array_split(images, max(1, len(images) // 16)))
-
-        def get_next(self) -> dict[str, Any] | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {"images": batch}
-
-    quant_pre_process(path, out, skip_symbolic_shape=True)
-    quantize_static(out, out, Reader(), per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
-
-
-def make_crops(use: str, count: int, seed: int, size: int) -> NDArray[np.uint8]:
-    """Returns random crops of a quarter to all of the photographs of one use: uint8 ``(count, 3, size, size)``.
+def make_crops(uses: Sequence[str], count: int, seed: int, size: int) -> NDArray[np.uint8]:
+    """Returns random crops of a quarter to all of the photographs of these uses: uint8 ``(count, 3, size, size)``.
 
     Raises:
         UserError: a package that brings the photographs is not installed.
     """
     photographs = []
-    for folder, names in PHOTOGRAPHS[use].items():
+    for folder, names in [pair for use in uses for pair in PHOTOGRAPHS[use].items()]:
         package, _, rest = folder.partition("/")
         spec = find_spec(package)
         for name in names:
@@ -148,18 +195,7 @@ def run_file(path: str, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     )
 
 
-def has_vnni() -> bool:
-    """Whether /proc/cpuinfo names instructions for 8-bit dot products."""
-    try:
-        words: Sequence[str] = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
-    except OSError:
-        words = ()
-    return not {"avx512_vnni", "avx_vnni", "asimddp"}.isdisjoint(words)
-
-
 def _open(path: str) -> tuple[Any, str]:
-    if find_spec("onnxruntime") is None:
-        raise UserError('onnxruntime is not installed: pip install -e ".[export]"')
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -21,7 +21,7 @@ from imgcls.inference.classifier import Classifier, ClassifierInfo
 from imgcls.inference.export.exported import load_exported
 from imgcls.inference.export.metadata import KEY
 from imgcls.inference.predictor import Predictor
-from imgcls.inference.quantize import SMALLEST_CALIBRATION, QuantizationResult, quantize
+from imgcls.inference.quantize import SMALLEST_CALIBRATION, QuantizationResult, has_vnni, quantize
 from imgcls.inference.score import build_evaluator, build_loader, build_outputs
 
 FLOAT, NAIVE, OURS = "float", "quantize_static", "int8"
@@ -118,7 +118,7 @@ def quantize_export(
         paths = {name: os.path.join(folder, f"{name}.onnx") for name in (FLOAT, NAIVE, OURS)}
         shutil.copyfile(path, paths[FLOAT])
         quantize_naively(paths[FLOAT], paths[NAIVE], calibration)
-        result = quantize(paths[FLOAT], paths[OURS], [calibration])
+        result = quantize(paths[FLOAT], paths[OURS], [calibration], reduce_range=not has_vnni())
         _describe(paths[OURS], len(calibration), result)
         proof = compare_files(paths, predictor, records, result.float_layers)
         ours, exact = proof.files[OURS], proof.files[FLOAT]

@@ -102,8 +102,8 @@ def damaged(monkeypatch):
 
     real = module.quantize
 
-    def quantize(float_path, out_path, images):
-        result = real(float_path, out_path, images)
+    def quantize(float_path, out_path, images, reduce_range):
+        result = real(float_path, out_path, images, reduce_range=reduce_range)
         model = onnx.load(out_path)
         bias = next(n.input[2] for n in model.graph.node if n.op_type == "Gemm")
         for node in model.graph.node:
