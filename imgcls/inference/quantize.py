@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from imgcls.disk import replace_file
 from imgcls.errors import UserError, UserFileNotFoundError
-from imgcls.inference.quantize_graph import FloatGraph, RoundedLayer, measure_ranges, open_session, write_graph
+from imgcls.inference.quantize_graph import FloatGraph, open_session
 from imgcls.inference.quantize_weights import equalise, round_weights
+from imgcls.inference.quantize_writer import RoundedLayer, measure_ranges, write_graph
 
 SMALLEST_CALIBRATION = 32
 # The layers that compute in float may have this share of all multiply-accumulates.

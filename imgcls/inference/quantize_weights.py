@@ -11,7 +11,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from imgcls.inference.quantize_graph import ACTIVATIONS, FloatGraph, RoundedLayer, attribute, is_sum
+from imgcls.inference.quantize_graph import ACTIVATIONS, FloatGraph, attribute, is_sum
+from imgcls.inference.quantize_writer import RoundedLayer
 
 # Nodes that keep channels apart and commute with a positive factor of each channel (Clip within its limits).
 _CHANNELWISE = ("Relu", "LeakyRelu", "Clip", "Identity", "MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean")

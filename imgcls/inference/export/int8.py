@@ -26,7 +26,7 @@ from imgcls.inference.score import build_evaluator, build_loader, build_outputs
 
 FLOAT, NAIVE, OURS = "float", "quantize_static", "int8"
 # Calibration images that are used of a larger set, evenly spread over it.
-MAX_CALIBRATION = 512
+MAX_CALIBRATION = 256
 _BATCH = 32
 _ROUNDS = 30
 
@@ -36,7 +36,7 @@ class Int8Options:
     """How to quantise an exported file.
 
     Attributes:
-        calibrate: name of a dataset with at least 32 images of the checkpoint's classes; 512 of them are used.
+        calibrate: name of a dataset with at least 32 images of the checkpoint's classes; at most 256 of them are used.
         max_drop: points that the metric may lose, or percent of the images that may come out otherwise.
     """
 
@@ -135,7 +135,7 @@ def quantize_export(
 
 
 def read_calibration(predictor: Predictor, name: str, nhwc: bool) -> NDArray[np.uint8]:
-    """Prepares at most 512 images of a dataset as the network gets them, evenly spread over the set.
+    """Prepares at most 256 images of a dataset as the network gets them, evenly spread over the set.
 
     Raises:
         UserError: there is no such set, it has a class that the classifier lacks, or fewer than 32 images.
@@ -169,14 +169,8 @@ def quantize_naively(float_path: str, out_path: str, images: NDArray[np.uint8]) 
             return None if batch is None else {"images": batch}
 
     quant_pre_process(float_path, out_path, skip_symbolic_shape=True)
-    quantize_static(
-        out_path,
-        out_path,
-        Reader(),
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-    )
+    types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+    quantize_static(out_path, out_path, Reader(), per_channel=True, **types)
 
 
 def compare_files(

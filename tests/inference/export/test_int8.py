@@ -159,7 +159,7 @@ def test_a_multi_label_classifier_that_takes_nhwc(make_checkpoint, random_images
 def test_a_large_set_is_sampled_evenly(checkpoint, labelled, monkeypatch):
     predictor = Predictor.from_checkpoint(checkpoint, "cpu")
     everything = read_calibration(predictor, labelled, nhwc=False)
-    assert everything.shape == (96, 3, 32, 32) and everything.dtype == np.uint8 and MAX_CALIBRATION == 512
+    assert everything.shape == (96, 3, 32, 32) and everything.dtype == np.uint8 and MAX_CALIBRATION == 256
     monkeypatch.setattr(module, "MAX_CALIBRATION", 20)
     some = read_calibration(predictor, labelled, nhwc=True)
     assert np.array_equal(some[[0, 7, -1]], everything[[0, 35, -1]].transpose(0, 2, 3, 1))

@@ -42,7 +42,7 @@ def test_the_command_compares_three_files(run_tool, tiny_cfg, tmp_path, monkeypa
     figures = {name: fact.split(", ")[:3] for name, fact in facts.items() if "photographs" in name}
     names = [f"{name}, {split}" for split in module.SPLITS for name in (NAIVE, OURS, *ABLATIONS)]
     assert list(figures) == names[: -len(ABLATIONS)]
-    assert all([each.split()[-1] for each in values][0] == "agree" for values in figures.values())
+    assert all(values[0].endswith(" % agree") for values in figures.values())
     assert FLOAT in printed and "batch 32" in printed and "VNNI" in printed
     monkeypatch.setattr(module, "WEIGHTS", tmp_path / "missing.pth")
     code, _, error = run_tool("benchmark.py", "int8", "--json", tmp_path / "a.json", "--no-record")
