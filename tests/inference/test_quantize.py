@@ -74,7 +74,7 @@ def export(path, backbone, **changes):
     write_checkpoint(checkpoint, {"model": model.state_dict(), "imgcls": info})
     classifier = load_checkpoint_classifier(checkpoint, "cpu")
     metadata = build_metadata(classifier.info, "", nhwc=False)
-    FORMATS[".onnx"].write(ExportGraph(classifier), SIZE, metadata, str(path), None)
+    FORMATS[".onnx"].write(ExportGraph(classifier), metadata, str(path), None)
     return str(path)
 
 

@@ -163,7 +163,7 @@ def export_float(path: str) -> None:
     """Writes the classifier as ``imgcls export`` does, without its proof."""
     classifier = load_checkpoint_classifier(str(WEIGHTS), "cpu")
     metadata = build_metadata(classifier.info, "", nhwc=False)
-    FORMATS[".onnx"].write(ExportGraph(classifier), classifier.info.input_size, metadata, path, None)
+    FORMATS[".onnx"].write(ExportGraph(classifier), metadata, path, None)
 
 
 def make_crops(uses: Sequence[str], count: int, seed: int, size: int) -> NDArray[np.uint8]:

@@ -193,3 +193,9 @@ def test_other_formats_have_no_int8(checkpoint, labelled, tmp_path, suffix, requ
     with pytest.raises(UserError, match=rf"model\{suffix}: --quantize writes \.onnx files only") as error:
         export_classifier(checkpoint, str(tmp_path / f"model{suffix}"), labelled, quantization=Int8Options(labelled))
     assert "\n" not in str(error.value)
+
+
+def test_an_int8_file_does_not_resize(checkpoint, labelled, tmp_path):
+    target, options = str(tmp_path / "model.onnx"), Int8Options(labelled)
+    with pytest.raises(UserError, match="^--quantize int8: an int8 file cannot resize; leave --resize-inside out$"):
+        export_classifier(checkpoint, target, labelled, resize=True, quantization=options)
