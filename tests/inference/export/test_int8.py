@@ -197,5 +197,5 @@ def test_other_formats_have_no_int8(checkpoint, labelled, tmp_path, suffix, requ
 
 def test_an_int8_file_does_not_resize(checkpoint, labelled, tmp_path):
     target, options = str(tmp_path / "model.onnx"), Int8Options(labelled)
-    with pytest.raises(UserError, match="^--quantize int8: an int8 file cannot resize; leave --resize-inside out$"):
+    with pytest.raises(UserError, match=r"^--quantize int8: an int8 file cannot resize"):
         export_classifier(checkpoint, target, labelled, resize=True, quantization=options)
