@@ -153,7 +153,8 @@ class _Quantizer:
         pairs = [(first, last) for first in firsts for last in lasts if self._cost(first, last, kept) <= budget]
         sums = {(first, last): with_first[first] + with_last[last] for first, last in pairs}
         good = [pair for pair in pairs if sums[pair] <= _SAME * min(sums.values())]
-        return self._layers(*min(good, key=lambda pair: self._cost(*pair, kept)), kept)
+        first, last = min(good, key=lambda pair: self._cost(pair[0], pair[1], kept))
+        return self._layers(first, last, kept)
 
     def _layers(self, first: int, last: int, kept: int) -> set[str]:
         """The first and the last layers by their counts, without the ``kept`` very last ones."""

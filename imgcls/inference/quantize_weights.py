@@ -119,10 +119,12 @@ def round_weights(graph: FloatGraph, batches: Sequence[NDArray[np.uint8]], large
         split = weights.reshape(groups, -1, size)
         scale = np.abs(split).max(axis=2) / largest
         scale[scale == 0] = 1
-        values = _round_columns(split, covariance, scale, largest)
-        bias += np.einsum("gok,gk->go", split - values * scale[:, :, None], mean).reshape(-1)
+        integers = _round_columns(split, covariance, scale, largest)
+        bias += np.einsum("gok,gk->go", split - integers * scale[:, :, None], mean).reshape(-1)
         rounded[node.name] = RoundedLayer(
-            values.reshape(weights.shape).astype(np.int8), scale.reshape(-1).astype(np.float32), bias.astype(np.float32)
+            integers.reshape(weights.shape).astype(np.int8),
+            scale.reshape(-1).astype(np.float32),
+            bias.astype(np.float32),
         )
     return rounded
 
