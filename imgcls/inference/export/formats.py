@@ -1,9 +1,11 @@
 """The file formats: how each is written, and how it is read and run."""
 
 import contextlib
+import io
 import logging
 import os
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -89,7 +91,10 @@ def find_format(path: str, writing: bool = False) -> ExportFormat:
 
 def _program(graph: ExportGraph) -> torch.export.ExportedProgram:
     with quiet():
-        return torch.export.export(graph, (example_images(graph),), dynamic_shapes=(dynamic_dimensions(graph),))
+        program = torch.export.export(graph, (example_images(graph),), dynamic_shapes=(dynamic_dimensions(graph),))
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it names the folders of this machine
+    return program
 
 
 def _write_onnx(graph: ExportGraph, metadata: str, path: str, opset: int | None) -> None:
@@ -99,6 +104,10 @@ def _write_onnx(graph: ExportGraph, metadata: str, path: str, opset: int | None)
             output_names=["probabilities"],
         )  # fmt: skip
         assert program is not None
+        # What the exporter notes about its own work for each node is a tenth of the file of a small network.
+        program.model.graph.metadata_props.clear()
+        for node in program.model.graph:
+            node.metadata_props.clear()
         program.model.metadata_props[KEY] = metadata
         program.save(path)
     written = program.model.opset_imports[""]
@@ -189,7 +198,12 @@ def _open_pt2(path: str, device: str | None) -> OpenedFile:
 def _write_torchscript(graph: ExportGraph, metadata: str, path: str, opset: int | None) -> None:
     with quiet():
         traced = torch.jit.freeze(torch.jit.trace(graph, example_images(graph)))
-        torch.jit.save(traced, path, _extra_files={FILE_NAME: metadata})
+        saved = io.BytesIO()
+        torch.jit.save(traced, saved, _extra_files={FILE_NAME: metadata})
+    with zipfile.ZipFile(saved) as source, zipfile.ZipFile(path, "w") as archive:
+        for name in source.namelist():
+            if not name.endswith(".debug_pkl"):  # optional; it names the folders of this machine
+                archive.writestr(name, source.read(name))
 
 
 def _open_torchscript(path: str, device: str | None) -> OpenedFile:

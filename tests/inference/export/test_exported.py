@@ -304,6 +304,17 @@ def test_a_torchscript_file_that_writes_files_is_refused_before_it_runs(exports,
 
 
 @each_format
+def test_a_file_names_no_folder_of_the_machine_that_wrote_it(exports, suffix):
+    path, root = exports.path(suffix), str(Path(__file__).parents[3]).encode()
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            parts = [archive.read(name) for name in archive.namelist()]
+    else:
+        parts = [Path(path).read_bytes()]
+    assert not [part for part in parts if root in part]
+
+
+@each_format
 def test_other_class_names(exports, suffix):
     assert load_exported(exports.path(suffix), "cpu", ["x", "y", "z"]).info.classes == ["x", "y", "z"]
     with pytest.raises(UserError, match=r"there are 2 class names, and .* has 3 outputs; give one for each"):
