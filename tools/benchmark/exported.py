@@ -19,6 +19,7 @@ from imgcls.inference.export import load_exported
 from imgcls.inference.export.formats import find_format, quiet
 from imgcls.inference.export.graph import ExportGraph
 from imgcls.inference.export.metadata import build_metadata
+from imgcls.inference.score import read_labelled, score
 
 BATCHES = (1, 32)
 WIDTHS = (0.25, 1.0)
@@ -32,13 +33,19 @@ _IMAGES = 32
 def measure_files(args: argparse.Namespace) -> Report:
     """Compares the files of ``--model``, checkpoints or exports, on random images of the size that each one takes.
 
+    With ``--data``, the name of a dataset or a folder of classes, each file also has its metrics there.
+
     Raises:
-        UserError: a file cannot be read.
+        UserError: a file or the dataset cannot be read.
     """
-    classifiers = {path: Predictor.from_file(path, "cpu").classifier for path in args.model}
+    predictors = {path: Predictor.from_file(path, "cpu") for path in args.model}
+    metrics = {path: _evaluate(predictor, args.data) for path, predictor in predictors.items()}
+    classifiers = {path: predictor.classifier for path, predictor in predictors.items()}
     budget = Budget(args.rounds, 60 * args.minutes, len(BATCHES))
     tables = {batch: _compare_classifiers(classifiers, batch, budget) for batch in BATCHES}
-    return Report("files", list(tables.values()), {path: _describe(path, tables) for path in args.model})
+    return Report(
+        "files", list(tables.values()), {path: _describe(path, tables) + metrics[path] for path in args.model}
+    )
 
 
 def measure_exports(args: argparse.Namespace) -> Report:
@@ -116,6 +123,16 @@ def _compare_classifiers(classifiers: dict[str, Classifier], batch: int, budget:
         call = timed(lambda classifier=classifier, images=images: classifier.probabilities(images), times)
         candidates.append(Candidate(path, call, times * batch))
     return compare(f"batch {batch}", candidates, budget, [next(iter(classifiers))])
+
+
+def _evaluate(predictor: Predictor, data: str | None) -> str:
+    """The main metric on a dataset, for the end of a description; empty without a dataset."""
+    if not data:
+        return ""
+    dataset = read_labelled(f"folder:{data}" if os.path.isdir(data) else data, predictor.info)
+    (results,) = score(predictor, dataset, workers=len(os.sched_getaffinity(0))).values()
+    name = next(iter(results))
+    return f", {name} {results[name]:.2f}"
 
 
 def _describe(path: str, tables: dict[int, Table]) -> str:

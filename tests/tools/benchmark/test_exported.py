@@ -10,7 +10,9 @@ from benchmark.exported import EAGER, OURS, TORCH, compare_exports
 from detectron2.modeling import build_model
 
 from imgcls.checkpoint import build_info, write_checkpoint
+from imgcls.inference import Predictor
 from imgcls.inference.export import export_classifier
+from imgcls.inference.score import read_labelled, score
 
 
 @pytest.mark.slow
@@ -41,6 +43,8 @@ def test_files_are_a_table_with_sizes_and_latencies(tiny_cfg, run_tool, tmp_path
         target,
         "--rounds",
         2,
+        "--data",
+        verify,
         "--json",
         out,
         "--record",
@@ -54,7 +58,10 @@ def test_files_are_a_table_with_sizes_and_latencies(tiny_cfg, run_tool, tmp_path
         assert table["rows"][1]["ratio"].keys() == {checkpoint}
     speed = content["tables"][0]["rows"][1]["median"]
     assert set(content["facts"]) == {checkpoint, target}
-    size, first, second = content["facts"][target].split(", ")
+    size, first, second, metric = content["facts"][target].split(", ")
+    predictor = Predictor.from_file(checkpoint, "cpu")
+    results = score(predictor, read_labelled(f"folder:{verify}", predictor.info))["accuracy"]
+    assert metric == f"top1 {results['top1']:.2f}" and content["facts"][checkpoint].endswith(metric)
     assert size == f"{(tmp_path / 'model.ts').stat().st_size / 1e6:.2f} MB"
     assert float(first.split()[2]) == pytest.approx(1000 / speed, rel=0.01) and second.startswith("batch 32 ")
     assert f"{target}: {size}" in printed and not (tmp_path / "no").exists()
