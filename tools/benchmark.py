@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--data",
         metavar="DIR",
         help="one folder of JPEG files per class; for index: the folder of imagenet_detectron2_train.json "
-        "(default: made from installed photographs); with --model: a dataset for the metrics, such as folder:images/val",
+        "(default: made from installed photographs); with --model: a dataset for metrics, such as folder:images/val",
     )
     parser.add_argument(
         "--json",
