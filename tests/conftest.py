@@ -5,6 +5,7 @@ import logging
 import os
 import runpy
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -28,6 +29,10 @@ BROWSER_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # As in a background job of a shell. Processes that tests start would inherit it, and Ctrl-C would not end them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
