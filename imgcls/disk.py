@@ -5,6 +5,7 @@ moment leaves the previous content in place, and at most a file or folder with a
 """
 
 import errno
+import hashlib
 import io
 import os
 import re
@@ -24,6 +25,15 @@ _ADVICE = "name a folder that you can write"
 def datasets_root() -> Path:
     """The folder that ``DETECTRON2_DATASETS`` names at the time of the call, or ``datasets``."""
     return Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser()
+
+
+def file_digest(path: str) -> str:
+    """The SHA-256 of a file, as hexadecimal text."""
+    digest = hashlib.sha256()  # hashlib.file_digest needs Python 3.11
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_text(path: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 from imgcls import disk
 from imgcls.disk import (
     datasets_root,
+    file_digest,
     open_text,
     read_text,
     replace_file,
@@ -303,3 +304,8 @@ def test_several_files_are_replaced_together_or_not_at_all(tmp_path):
         UserError, match=r"nowhere/a\.xml: cannot be written \(No such file or directory\); name a folder"
     ):
         replace_files(tmp_path / "nowhere" / "a.xml").__enter__()
+
+
+def test_the_digest_of_a_file(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc")
+    assert file_digest(str(tmp_path / "x")) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

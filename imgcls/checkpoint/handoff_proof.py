@@ -1,6 +1,5 @@
 """The proof of a hand-off: a file in the run's folder that says which backbone was compared, and with what result."""
 
-import hashlib
 import json
 import logging
 import os
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
-from imgcls.disk import write_text
+from imgcls.disk import file_digest, write_text
 from imgcls.errors import UserError
 
 PROOF = "handoff.json"
@@ -33,23 +32,17 @@ def write_proof(source: str, target: str, detector: str, tensors: int, left_out:
         return
     content = {
         "checkpoint": os.path.basename(source),
-        "checkpoint_sha256": sha256(source),
+        "checkpoint_sha256": file_digest(source),
         "file": os.path.abspath(target),
-        "sha256": sha256(target),
+        "sha256": file_digest(target),
         "detector": detector,
         "tensors": tensors,
         "left_out": left_out,
-        "largest_difference": 0.0,  # the comparison is of all bits, and otherwise nothing is exported
     }
     try:
         write_text(folder / PROOF, json.dumps(content, indent=1) + "\n")
     except UserError as error:
         _logger.warning("the report will not show this hand-off: %s", error)
-
-
-def sha256(path: str | Path) -> str:
-    """The SHA-256 of a checkpoint, as hexadecimal digits."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def build_detector_name(cfg: CfgNode) -> str:

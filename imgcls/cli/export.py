@@ -46,9 +46,10 @@ def main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     _check_int8(args)
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    from imgcls.inference.export import Int8Options, export_classifier
+    from imgcls.inference.export import QuantizationOptions, export_classifier
 
-    options = Int8Options(args.calibrate, 1.0 if args.max_drop is None else args.max_drop) if args.quantize else None
+    limit = {} if args.max_drop is None else {"max_drop": args.max_drop}
+    options = QuantizationOptions(args.calibrate, **limit) if args.quantize else None
     proof = export_classifier(
         args.source, args.target, args.verify, args.nhwc, args.opset, args.force, args.resize_inside, options
     )

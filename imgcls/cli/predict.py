@@ -125,7 +125,8 @@ def _print(args: argparse.Namespace) -> int:
 
 
 def _write(args: argparse.Namespace) -> int:
-    from imgcls.inference.journal import SUFFIX, PredictionJournal, file_digest
+    from imgcls.disk import file_digest
+    from imgcls.inference.journal import SUFFIX, PredictionJournal
     from imgcls.inference.prediction_table import as_row, check_format, write_rows
 
     check_format(args.output)

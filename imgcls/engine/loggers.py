@@ -137,7 +137,7 @@ class MlflowTracker:
 
 
 class TrackerWriter(EventWriter):
-    """Hands the scalars of each line of metrics.json to a tracker. After its first error the training goes on without.
+    """Hands the scalars of each line of metrics.json to a tracker. After an error, the training continues without it.
 
     Args:
         name: of the tracker, as in ``OUTPUT.LOGGERS``.
@@ -188,7 +188,9 @@ class TrackerWriter(EventWriter):
             self.tracker.finish(self._completed)
         except BaseException as error:  # a library may even raise SystemExit, and the training must not depend on it
             self._failed = True
-            self._warn(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}; the training goes on without it")
+            self._warn(
+                f"{type(error).__name__}: {' '.join(str(error).split())[:300]}; the training continues without it"
+            )
         finally:
             self._started.set()
 

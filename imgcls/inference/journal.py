@@ -1,7 +1,6 @@
 """The journal of an unfinished prediction, from which an interrupted command resumes."""
 
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -124,12 +123,3 @@ class PredictionJournal:
             if not isinstance(content, dict):
                 return
             yield content, end
-
-
-def file_digest(path: str) -> str:
-    """The SHA-256 of a file, as hexadecimal text."""
-    digest = hashlib.sha256()  # hashlib.file_digest needs Python 3.11
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

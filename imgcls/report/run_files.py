@@ -17,16 +17,7 @@ from imgcls.report.curves import read_history
 
 # Result file of each task, as the evaluators write it.
 _FILES = {"accuracy": "accuracy.json", "multilabel": "multilabel.json"}
-_HANDOFF = (
-    "checkpoint",
-    "checkpoint_sha256",
-    "file",
-    "sha256",
-    "detector",
-    "tensors",
-    "left_out",
-    "largest_difference",
-)
+_HANDOFF = ("checkpoint", "checkpoint_sha256", "file", "sha256", "detector", "tensors", "left_out")
 _AGAIN = "evaluate the run again to write it"
 _VERSIONS = ("Python", "PyTorch", "torchvision", "detectron2", "numpy", "cv2", "Pillow", "GPU available", "GPU 0")
 # What the hand-off logs about a backbone, after comparing every tensor.

@@ -214,7 +214,8 @@ def test_an_interrupted_call_resumes_and_writes_what_an_uninterrupted_one_does(
 
 
 def test_what_has_been_predicted_is_not_predicted_again(run_verb, model, images, tmp_path):
-    from imgcls.inference.journal import PredictionJournal, file_digest
+    from imgcls.disk import file_digest
+    from imgcls.inference.journal import PredictionJournal
 
     out = tmp_path / "out.jsonl"
     settings = {"model": file_digest(model), "topk": 5, "threshold": None, "margin": 0.1}

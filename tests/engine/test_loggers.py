@@ -28,16 +28,6 @@ def cfg(tiny_cfg, monkeypatch):
     return tiny_cfg
 
 
-def train(cfg, kind: type = Trainer, resume: bool = False):
-    trainer = kind(cfg)
-    if kind is Trainer:
-        trainer.resume_or_load(resume)
-    else:
-        trainer.load(cfg.OUTPUT_DIR if resume else "")
-    trainer.train()
-    return trainer
-
-
 def read_lines(folder: str) -> dict[int, dict[str, float]]:
     lines = [json.loads(line) for line in Path(folder, "metrics.json").read_text().splitlines()]
     return {line.pop("iteration"): line for line in lines}
@@ -74,7 +64,7 @@ def wandb_rows(records: list) -> dict[int, dict[str, float]]:
 
 
 @pytest.mark.parametrize("kind", [Trainer, PlainTrainer])
-def test_mlflow_gets_config_and_every_scalar_and_a_resumed_run_continues(cfg, kind, require):
+def test_mlflow_gets_config_and_every_scalar_and_a_resumed_run_continues(cfg, kind, require, train):
     require("mlflow")
     from mlflow import MlflowClient
 
@@ -95,7 +85,7 @@ def test_mlflow_gets_config_and_every_scalar_and_a_resumed_run_continues(cfg, ki
 
 
 @pytest.mark.parametrize("kind", [Trainer, PlainTrainer])
-def test_wandb_gets_config_and_every_scalar_and_a_resumed_run_continues(cfg, kind, require):
+def test_wandb_gets_config_and_every_scalar_and_a_resumed_run_continues(cfg, kind, require, train):
     require("wandb")
     cfg.OUTPUT.LOGGERS = ("wandb",)
     train(cfg, kind)
@@ -118,7 +108,7 @@ def test_wandb_gets_config_and_every_scalar_and_a_resumed_run_continues(cfg, kin
         assert rows[iteration] == pytest.approx(line), iteration
 
 
-def test_weights_and_random_numbers_are_those_of_a_run_without_trackers(cfg, require, tmp_path):
+def test_weights_and_random_numbers_are_those_of_a_run_without_trackers(cfg, require, tmp_path, train):
     require("wandb"), require("mlflow")
     states = []
     for number, names in enumerate([(), ("wandb", "mlflow")]):
@@ -169,17 +159,17 @@ def use(cfg, monkeypatch):
 
 @pytest.mark.parametrize("kind", [Trainer, PlainTrainer])
 @pytest.mark.parametrize("fails_in", ["start", "log", "finish"])
-def test_a_tracker_that_fails_costs_one_line_and_no_training(cfg, use, kind, fails_in, caplog):
+def test_a_tracker_that_fails_costs_one_line_and_no_training(cfg, use, kind, fails_in, caplog, train):
     fake = Fake(fails_in)
     use(fake)
     assert train(cfg, kind).run_state.first == 0
     assert Path(cfg.OUTPUT_DIR, "model_final.pth").exists() and len(read_lines(cfg.OUTPUT_DIR)) == 3
     warnings = [record.getMessage() for record in caplog.records if "OUTPUT.LOGGERS" in record.getMessage()]
-    assert warnings == ["OUTPUT.LOGGERS mlflow: ConnectionError: no route; the training goes on without it"]
+    assert warnings == ["OUTPUT.LOGGERS mlflow: ConnectionError: no route; the training continues without it"]
     assert [name for name, *_ in fake.calls].count(fails_in) == 1, "it is not called again"
 
 
-def test_a_tracker_that_hangs_is_left_behind(cfg, use, caplog, monkeypatch):
+def test_a_tracker_that_hangs_is_left_behind(cfg, use, caplog, monkeypatch, train):
     monkeypatch.setattr(loggers, "_START_SECONDS", 0.1)
     monkeypatch.setattr(loggers, "_END_SECONDS", 0.1)
     released = threading.Event()
@@ -189,7 +179,7 @@ def test_a_tracker_that_hangs_is_left_behind(cfg, use, caplog, monkeypatch):
     released.set()
 
 
-def test_a_run_that_fails_ends_as_not_completed_and_only_a_resumed_one_gets_its_id(cfg, use, monkeypatch):
+def test_a_run_that_fails_ends_as_not_completed_and_only_a_resumed_one_gets_its_id(cfg, use, monkeypatch, train):
     use(fake := Fake())
     trainer = Trainer(cfg)
     monkeypatch.setattr(trainer, "run_step", lambda: 1 / 0)
@@ -234,13 +224,13 @@ def test_a_folder_that_vanishes_costs_at_most_one_line(cfg, name, require, caplo
     assert Path(cfg.OUTPUT_DIR, "model_final.pth").exists() and len(read_lines(cfg.OUTPUT_DIR)) == 3
 
 
-def test_mlflow_without_a_store_costs_one_line(cfg, require, caplog, monkeypatch):
+def test_mlflow_without_a_store_costs_one_line(cfg, require, caplog, monkeypatch, train):
     require("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:/proc/nothing/here")
     cfg.OUTPUT.LOGGERS = ("mlflow",)
     train(cfg)
     (warning,) = [message for message in caplog.messages if "OUTPUT.LOGGERS" in message]
-    assert "\n" not in warning and warning.endswith("the training goes on without it")
+    assert "\n" not in warning and warning.endswith("the training continues without it")
     assert Path(cfg.OUTPUT_DIR, "model_final.pth").exists()
 
 
@@ -252,7 +242,7 @@ def test_unknown_and_repeated_names_are_refused(cfg, names):
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
-def test_a_missing_library_is_refused_before_the_training(cfg, name, monkeypatch, tmp_path):
+def test_a_missing_library_is_refused_before_the_training(cfg, name, monkeypatch, tmp_path, train):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: None if module == name else find(module))
     cfg.OUTPUT.LOGGERS = (name,)

@@ -16,16 +16,6 @@ from imgcls.engine.scalars import RunStorage
 from imgcls.engine.tensorboard import TensorBoardWriter
 
 
-def train(cfg, kind: type = Trainer, resume: bool = False):
-    trainer = kind(cfg)
-    if kind is Trainer:
-        trainer.resume_or_load(resume)
-    else:
-        trainer.load(cfg.OUTPUT_DIR if resume else "")
-    trainer.train()
-    return trainer
-
-
 def read(folder: str) -> EventAccumulator:
     return EventAccumulator(folder, size_guidance={"images": 0, "scalars": 0, "tensors": 0}).Reload()
 
@@ -35,7 +25,7 @@ def hparams(events: EventAccumulator, tag: str) -> HParamsPluginData:
 
 
 @pytest.mark.parametrize("kind", [Trainer, PlainTrainer])
-def test_images_are_those_of_the_first_batches_and_are_written_once(tiny_cfg, kind):
+def test_images_are_those_of_the_first_batches_and_are_written_once(tiny_cfg, kind, train):
     tiny_cfg.INPUT.AUGMENTATION = "trivialaugment"
     resolve_from_data(tiny_cfg)
     train(tiny_cfg, kind)
@@ -59,7 +49,7 @@ def test_images_are_those_of_the_first_batches_and_are_written_once(tiny_cfg, ki
 
 
 @pytest.mark.parametrize("kind", [Trainer, PlainTrainer])
-def test_hparams_with_the_final_metrics(tiny_cfg, kind):
+def test_hparams_with_the_final_metrics(tiny_cfg, kind, train):
     resolve_from_data(tiny_cfg)
     trainer = train(tiny_cfg, kind)
     events = read(tiny_cfg.OUTPUT_DIR)
@@ -89,7 +79,7 @@ def curves(events: EventAccumulator) -> dict[str, list]:
 
 
 @pytest.mark.parametrize("kind", [Trainer, PlainTrainer])
-def test_curves_one_against_the_rest_after_each_evaluation(tiny_cfg, kind):
+def test_curves_one_against_the_rest_after_each_evaluation(tiny_cfg, kind, train):
     tiny_cfg.TEST.SAVE_PROBABILITIES, tiny_cfg.TEST.EVAL_PERIOD, tiny_cfg.SOLVER.LOG_PERIOD = True, 1, 1
     tiny_cfg.SOLVER.EMA_DECAY = 0.5
     resolve_from_data(tiny_cfg)
@@ -107,7 +97,7 @@ def test_curves_one_against_the_rest_after_each_evaluation(tiny_cfg, kind):
         assert values[5, index] == pytest.approx(recall_score(positives, predicted), abs=1e-6)
 
 
-def test_no_curves_of_a_softmax_head_without_its_probabilities(tiny_cfg):
+def test_no_curves_of_a_softmax_head_without_its_probabilities(tiny_cfg, train):
     resolve_from_data(tiny_cfg)
     train(tiny_cfg)
     assert curves(read(tiny_cfg.OUTPUT_DIR)) == {}

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from imgcls.errors import UserError
-from imgcls.inference.journal import PredictionJournal, file_digest
+from imgcls.inference.journal import PredictionJournal
 
 RECORDS = [{"file_name": f"{number}.png"} for number in range(7)]
 ROWS = [{"file_name": record["file_name"], "classes": ["blüe"]} for record in RECORDS]
@@ -90,8 +90,3 @@ def test_a_second_process_is_refused_even_after_reading(output):
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"out\.csv: cannot be written \(No such file"):
         PredictionJournal(str(tmp_path / "no" / "out.csv"), {})
-
-
-def test_the_digest_of_a_file(tmp_path):
-    (tmp_path / "x").write_bytes(b"abc")
-    assert file_digest(str(tmp_path / "x")) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -11,19 +11,20 @@ from imgcls.checkpoint import build_info, write_checkpoint
 from imgcls.config import get_cfg
 from imgcls.errors import UserError, UserFileNotFoundError
 from imgcls.inference import load_checkpoint_classifier
-
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-pytest.importorskip("onnxscript")
-
-from imgcls.inference.export import FORMATS, load_exported  # noqa: E402
-from imgcls.inference.export.graph import ExportGraph  # noqa: E402
-from imgcls.inference.export.metadata import build_metadata  # noqa: E402
-from imgcls.inference.quantize import quantize  # noqa: E402
-from imgcls.inference.quantize_graph import FloatGraph  # noqa: E402
-from imgcls.inference.quantize_weights import equalise, round_weights  # noqa: E402
+from imgcls.inference.export import FORMATS, load_exported
+from imgcls.inference.export.graph import ExportGraph
+from imgcls.inference.export.metadata import build_metadata
+from imgcls.inference.quantize import quantize
+from imgcls.inference.quantize_graph import FloatGraph
+from imgcls.inference.quantize_weights import equalise, round_weights
 
 SIZE = 32
+
+
+@pytest.fixture(scope="module", autouse=True)
+def onnx_packages(require):
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        require(package)
 
 
 def make_images(count, seed):
@@ -86,6 +87,8 @@ def float_file(tmp_path_factory):
 
 
 def run(path, images=OTHERS):
+    import onnxruntime
+
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"images": images})[0]
 
 
@@ -94,6 +97,7 @@ def shift(path, float_path):
 
 
 def naive(float_path, out):
+
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
@@ -109,6 +113,8 @@ def naive(float_path, out):
 
 
 def test_predictions_are_far_nearer_to_float_than_those_of_quantize_static(float_file, tmp_path):
+    import onnx
+
     out = str(tmp_path / "int8.onnx")
     result = quantize(float_file, out, [CALIBRATION[:40], CALIBRATION[40:]])
     agreement = (run(out).argmax(1) == run(float_file).argmax(1)).mean()
@@ -123,6 +129,8 @@ def test_predictions_are_far_nearer_to_float_than_those_of_quantize_static(float
 
 
 def test_without_a_share_all_layers_are_int8_and_with_one_the_ends_are_float(float_file, tmp_path):
+    import onnx
+
     paths = [str(tmp_path / f"{share}.onnx") for share in (0, 0.5)]
     results = [
         quantize(float_file, path, [CALIBRATION], float_share=share)
@@ -158,6 +166,8 @@ def test_the_same_arguments_give_the_same_file(float_file, tmp_path):
     ids=lambda changes: "-".join(map(str, changes.values())),
 )
 def test_other_activations_heads_and_layouts(tmp_path, changes):
+    import onnx
+
     path = export(tmp_path / "v1.onnx", "build_mnetv1_backbone", MODEL__MNET__BLOCKS=[1, 1, 1, 1, 1], **changes)
     out = str(tmp_path / "int8.onnx")
     result = quantize(path, out, [CALIBRATION])
@@ -168,6 +178,8 @@ def test_other_activations_heads_and_layouts(tmp_path, changes):
 
 
 def test_equalised_channels_compute_the_same_with_more_equal_peaks(float_file):
+    import onnx
+
     graph = FloatGraph(onnx.load(float_file))
     names = [node.output[0] for node in graph.model.graph.node if node.op_type == "Clip"]
 
@@ -184,6 +196,8 @@ def test_equalised_channels_compute_the_same_with_more_equal_peaks(float_file):
 
 
 def test_rounded_weights_change_outputs_less_than_the_nearest_ones(float_file):
+    import onnx
+
     graph = FloatGraph(onnx.load(float_file))
     rounded = round_weights(graph, [CALIBRATION[:32], CALIBRATION[32:]], 127)
     node = next(
@@ -207,6 +221,7 @@ def test_rounded_weights_change_outputs_less_than_the_nearest_ones(float_file):
 
 
 def no_convolution(path):
+    import onnx
     from onnx import helper
 
     node = helper.make_node("Cast", ["images"], ["probabilities"], to=1)
@@ -230,6 +245,8 @@ def test_images_that_cannot_calibrate_are_refused(float_file, tmp_path, images, 
 
 
 def test_files_that_cannot_be_quantised_are_refused(float_file, tmp_path):
+    import onnx
+
     out, other = str(tmp_path / "int8.onnx"), str(tmp_path / "other.onnx")
     with pytest.raises(UserFileNotFoundError, match="no such file"):
         quantize(other, out, [CALIBRATION])

@@ -20,7 +20,7 @@ from imgcls.cli.train import main as train
 from imgcls.config import check_cfg, get_cfg, load_cfg
 from imgcls.data.mapper import ClsDatasetMapper
 from imgcls.inference import Predictor
-from imgcls.inference.export import Int8Options, export_classifier
+from imgcls.inference.export import QuantizationOptions, export_classifier
 from imgcls.inference.export.int8 import FLOAT, NAIVE, OURS
 from imgcls.inference.score import read_labelled, score
 
@@ -168,7 +168,7 @@ def test_int8_keeps_the_predictions(tmp_path, require):
         rows = "".join(f"{number}.png,tench\n" for number in range(count))
         (tmp_path / use / "set.csv").write_text("file_name,label\n" + rows)
     calibration, unseen = (f"csv:{tmp_path / use / 'set.csv'}" for use in sets)
-    options = Int8Options(calibration, max_drop=100.0)  # nobody has labelled the crops
+    options = QuantizationOptions(calibration, max_drop=100.0)  # nobody has labelled the crops
     target = str(tmp_path / "int8.onnx")
     proof = export_classifier(str(FOLDER / "mobilenet_v2.pth"), target, unseen, quantization=options)
     exact, naive, ours = (proof.files[name] for name in (FLOAT, NAIVE, OURS))

@@ -1,6 +1,5 @@
 """Checking packed shards for damage."""
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from imgcls.data.image import EncodedImage, OpenShards, read_bytes
 from imgcls.data.shards.layout import INDEX, read_index
 from imgcls.data.shards.reader import ShardRecords
 from imgcls.data.shards.workers import run_jobs
+from imgcls.disk import file_digest
 from imgcls.errors import UserError
 
 _LISTED = 20
@@ -47,7 +47,7 @@ def _verify_shard(
     path = os.path.join(folder, shard["name"])
     problems = []
     try:
-        if _sha256(path) != shard["sha256"]:
+        if file_digest(path) != shard["sha256"]:
             problems.append(f"{path}: its SHA-256 differs from that in {INDEX}")
     except OSError as error:
         problems.append(f"{path}: {error.strerror}")
@@ -66,11 +66,3 @@ def _verify_shard(
             problems.append(str(error))
         step()
     return problems, labels
-
-
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

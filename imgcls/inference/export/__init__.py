@@ -2,7 +2,14 @@
 
 from imgcls.inference.export.exported import ExportedClassifier, load_exported
 from imgcls.inference.export.formats import FORMATS
-from imgcls.inference.export.int8 import Int8Options, Int8Proof
+from imgcls.inference.export.int8 import QuantizationOptions, QuantizationProof
 from imgcls.inference.export.proof import export_classifier
 
-__all__ = ["FORMATS", "ExportedClassifier", "Int8Options", "Int8Proof", "export_classifier", "load_exported"]
+__all__ = [
+    "FORMATS",
+    "ExportedClassifier",
+    "QuantizationOptions",
+    "QuantizationProof",
+    "export_classifier",
+    "load_exported",
+]

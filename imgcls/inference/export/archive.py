@@ -21,7 +21,7 @@ _PT2_MEMBERS = re.compile(
     r"|models/model\.json|data/sample_inputs/model\.pt|extra/imgcls\.json"
     r"|archive_format|archive_version|byteorder|version|\.data/(version|serialization_id)|\.format_version"
 )
-_PT2_TARGET = re.compile(r"torch\.ops\.aten\.(?!from_file)\w+\.\w+|torch\.sym_m(?:in|ax)|_operator\.\w+|")
+_PT2_TARGET = re.compile(r"torch\.ops\.aten\.(?!from_file)\w+\.\w+|torch\.sym_min|_operator\.\w+|")
 # A size is made of symbols and numbers by these functions and operators. No power: it could compute for years.
 _PT2_SIZE = re.compile(
     r"(?:Symbol|positive=True|integer=True|Integer|Add|Mul|FloorDiv|PythonMod|Min|Max|s|\d|\*(?!\*)|[-+/(), '])*"

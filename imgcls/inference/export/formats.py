@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from imgcls.disk import file_digest
 from imgcls.errors import UserError
 from imgcls.inference.classifier import choose_device
 from imgcls.inference.export.archive import check_pt2, check_torchscript, read_archive_metadata
 from imgcls.inference.export.graph import ExportGraph, dynamic_dimensions, example_images
 from imgcls.inference.export.metadata import FILE_NAME, KEY
-from imgcls.inference.journal import file_digest
 
 Run = Callable[[Tensor], Tensor]
 """Maps uint8 images in the layout of the file to float32 probabilities, both on the CPU."""

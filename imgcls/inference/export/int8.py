@@ -32,7 +32,7 @@ _ROUNDS = 30
 
 
 @dataclass(frozen=True)
-class Int8Options:
+class QuantizationOptions:
     """How to quantise an exported file.
 
     Attributes:
@@ -62,7 +62,7 @@ class FileFigures:
 
 
 @dataclass(frozen=True)
-class Int8Proof:
+class QuantizationProof:
     """What an int8 file keeps of the float file on real images.
 
     Attributes:
@@ -100,7 +100,7 @@ def quantize_export(
     records: Sequence[dict],
     calibration: NDArray[np.uint8],
     max_drop: float,
-) -> Int8Proof:
+) -> QuantizationProof:
     """Replaces a float ONNX file of ours by its int8 file.
 
     Args:
@@ -175,7 +175,7 @@ def quantize_naively(float_path: str, out_path: str, images: NDArray[np.uint8]) 
 
 def compare_files(
     paths: Mapping[str, str], predictor: Predictor, records: Sequence[dict], float_layers: Sequence[str] = ()
-) -> Int8Proof:
+) -> QuantizationProof:
     """Runs the files, the first of which is the float file, on the same images."""
     info = predictor.info
     key = "labels" if info.multi_label else "label"
@@ -200,7 +200,7 @@ def compare_files(
     results = {
         name: next(iter(each.evaluate().values()))[metric] if labelled else None for name, each in evaluators.items()
     }
-    return Int8Proof(
+    return QuantizationProof(
         images=len(records),
         metric=metric,
         files={

@@ -11,15 +11,14 @@ from torch import Tensor
 
 from imgcls.checkpoint import read_checkpoint
 from imgcls.data.catalog import get_dataset
-from imgcls.disk import replace_files
+from imgcls.disk import file_digest, replace_files
 from imgcls.errors import UserError
 from imgcls.inference.classifier import Classifier, load_checkpoint_classifier
 from imgcls.inference.export.exported import end_of_message, load_exported
 from imgcls.inference.export.formats import FORMATS, find_format
 from imgcls.inference.export.graph import ExportGraph
-from imgcls.inference.export.int8 import Int8Options, Int8Proof, quantize_export, read_calibration
+from imgcls.inference.export.int8 import QuantizationOptions, QuantizationProof, quantize_export, read_calibration
 from imgcls.inference.export.metadata import build_metadata
-from imgcls.inference.journal import file_digest
 from imgcls.inference.predictor import Predictor
 from imgcls.inference.score import build_loader
 
@@ -67,8 +66,8 @@ def export_classifier(
     opset: int | None = None,
     force: bool = False,
     resize: bool = False,
-    quantization: Int8Options | None = None,
-) -> Proof | Int8Proof:
+    quantization: QuantizationOptions | None = None,
+) -> Proof | QuantizationProof:
     """Writes a classifier's checkpoint as a file for another runtime.
 
     The format is that of the suffix: see ``formats.FORMATS``.

@@ -14,10 +14,10 @@ import torch
 from detectron2.modeling import build_model
 
 from imgcls.checkpoint import read_checkpoint
+from imgcls.disk import file_digest
 from imgcls.errors import UserError, UserFileNotFoundError
 from imgcls.inference import Predictor
 from imgcls.inference.export import load_exported
-from imgcls.inference.journal import file_digest
 from imgcls.inference.score import read_labelled, score
 
 SUFFIXES = (".onnx", ".pt2", ".xml", ".ts")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from imgcls.errors import UserError
 from imgcls.inference import Predictor
-from imgcls.inference.export import Int8Options, Int8Proof, export_classifier
+from imgcls.inference.export import QuantizationOptions, QuantizationProof, export_classifier
 from imgcls.inference.export.int8 import FLOAT, MAX_CALIBRATION, NAIVE, OURS, FileFigures, read_calibration
 from imgcls.inference.score import read_labelled, score
 
@@ -46,7 +46,7 @@ def labelled(checkpoint, random_images, tmp_path_factory):
 def exported(checkpoint, labelled, tmp_path_factory):
     """An int8 file and its proof."""
     target = str(tmp_path_factory.mktemp("int8") / "model.onnx")
-    return target, export_classifier(checkpoint, target, labelled, quantization=Int8Options(labelled, 5.0))
+    return target, export_classifier(checkpoint, target, labelled, quantization=QuantizationOptions(labelled, 5.0))
 
 
 def test_the_figures_are_those_of_the_file(exported, checkpoint, labelled):
@@ -82,7 +82,7 @@ def test_the_file_says_that_it_is_int8_and_predicts(exported, random_images):
 
 def test_the_table_has_a_line_for_each_file():
     rows = {FLOAT: FileFigures(100, 71.5, 14_000_000, 8.0), OURS: FileFigures(97.25, 71.0, 3_900_000, 4.5)}
-    lines = str(Int8Proof(400, "top1", rows, ["node_conv2d"])).splitlines()
+    lines = str(QuantizationProof(400, "top1", rows, ["node_conv2d"])).splitlines()
     assert lines[0] == "400 images"
     assert lines[1].split() == ["agreement", "top1", "size", "1", "image"]
     assert lines[3].split() == ["int8", "97.25%", "71.00", "3.90", "MB", "4.50", "ms"]
@@ -91,7 +91,7 @@ def test_the_table_has_a_line_for_each_file():
 
 def test_without_labels_the_agreement_decides():
     rows = {FLOAT: FileFigures(100, None, 2, 1.0), OURS: FileFigures(98.5, None, 1, 1.0)}
-    proof = Int8Proof(64, "top1", rows, [])
+    proof = QuantizationProof(64, "top1", rows, [])
     assert proof.drop == 1.5 and str(proof).splitlines()[3].split()[:3] == ["int8", "98.50%", "-"]
 
 
@@ -126,13 +126,13 @@ def test_a_file_that_loses_too_much_is_not_written(checkpoint, labelled, tmp_pat
         r"float file, and top1 drops from 100\.00 to \d\d\.\d\d; allowed: 1 \(--max-drop\)"
     )
     with pytest.raises(UserError, match=pattern) as error:
-        export_classifier(checkpoint, str(target), labelled, quantization=Int8Options(labelled))
+        export_classifier(checkpoint, str(target), labelled, quantization=QuantizationOptions(labelled))
     assert "\n" not in str(error.value) and os.listdir(tmp_path) == []
     target.write_text("old")
     with pytest.raises(UserError, match="int8 loses"):
-        export_classifier(checkpoint, str(target), labelled, force=True, quantization=Int8Options(labelled))
+        export_classifier(checkpoint, str(target), labelled, force=True, quantization=QuantizationOptions(labelled))
     assert os.listdir(tmp_path) == ["model.onnx"] and target.read_text() == "old"
-    options = Int8Options(labelled, 100.0)
+    options = QuantizationOptions(labelled, 100.0)
     assert export_classifier(checkpoint, str(target), labelled, force=True, quantization=options).drop > 10
     assert target.read_bytes() != b"old"
 
@@ -146,7 +146,7 @@ def test_a_multi_label_classifier_that_takes_nhwc(make_checkpoint, random_images
         rows.append(f"{number}.png,{['blue', 'green', 'red'][number % 3]}")
     (tmp_path / "set.csv").write_text("\n".join(rows))
     name, target = f"csv:{tmp_path / 'set.csv'}", str(tmp_path / "model.onnx")
-    proof = export_classifier(checkpoint, target, name, nhwc=True, quantization=Int8Options(name, 10.0))
+    proof = export_classifier(checkpoint, target, name, nhwc=True, quantization=QuantizationOptions(name, 10.0))
     exact, ours = Predictor.from_checkpoint(checkpoint, "cpu"), Predictor.from_exported(target, "cpu")
     assert proof.metric == "mAP" and ours.classifier.nhwc
     limits = torch.tensor([0.2, 0.5, 0.7])
@@ -181,7 +181,7 @@ def test_sets_that_cannot_calibrate(checkpoint, labelled, write_folder, tmp_path
         write_folder(folder, counts)
     with pytest.raises(UserError, match=message) as error:
         export_classifier(
-            checkpoint, str(tmp_path / "model.onnx"), labelled, quantization=Int8Options(f"folder:{folder}")
+            checkpoint, str(tmp_path / "model.onnx"), labelled, quantization=QuantizationOptions(f"folder:{folder}")
         )
     assert str(error.value).startswith("--calibrate ") and "\n" not in str(error.value)
     assert not (tmp_path / "model.onnx").exists()
@@ -191,11 +191,13 @@ def test_sets_that_cannot_calibrate(checkpoint, labelled, write_folder, tmp_path
 def test_other_formats_have_no_int8(checkpoint, labelled, tmp_path, suffix, require):
     require("openvino")
     with pytest.raises(UserError, match=rf"model\{suffix}: --quantize writes \.onnx files only") as error:
-        export_classifier(checkpoint, str(tmp_path / f"model{suffix}"), labelled, quantization=Int8Options(labelled))
+        export_classifier(
+            checkpoint, str(tmp_path / f"model{suffix}"), labelled, quantization=QuantizationOptions(labelled)
+        )
     assert "\n" not in str(error.value)
 
 
 def test_an_int8_file_does_not_resize(checkpoint, labelled, tmp_path):
-    target, options = str(tmp_path / "model.onnx"), Int8Options(labelled)
+    target, options = str(tmp_path / "model.onnx"), QuantizationOptions(labelled)
     with pytest.raises(UserError, match=r"^--quantize int8: an int8 file cannot resize"):
         export_classifier(checkpoint, target, labelled, resize=True, quantization=options)
