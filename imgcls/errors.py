@@ -11,6 +11,9 @@ from contextlib import contextmanager
 
 # Matches an exception of this package at the end of a traceback.
 _OURS = re.compile(r"^imgcls\.[\w.]+Error: (.*)$", re.MULTILINE)
+# Characters that a terminal interprets, that end a line, or that reverse the direction of writing.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_LONGEST = 1200  # characters of a message
 
 
 class UserError(ValueError):
@@ -24,12 +27,28 @@ class UserFileNotFoundError(UserError, FileNotFoundError):
     """A file or folder that the user named and that does not exist."""
 
 
+def printable(text: object, limit: int = 200) -> str:
+    """Text of unknown origin, such as a name in a file, for one line of a message or a log.
+
+    Control characters and lone surrogates are escaped, and what is longer than ``limit`` characters loses its middle.
+    """
+    content = str(text)
+    if len(content) > limit:
+        content = f"{content[: limit * 2 // 3]}...{content[len(content) - limit // 3 :]}"
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), content)
+
+
 def user_message(error: BaseException) -> str | None:
     """Returns the one line to print for ``error``, or None if it is not the user's mistake.
 
     Loader workers and spawned processes pass their exception on as the text of a traceback. The message is then the
-    last line that names an exception of this package.
+    last line that names an exception of this package. The line is `printable`.
     """
+    message = _find_message(error)
+    return None if message is None else printable(message, _LONGEST)
+
+
+def _find_message(error: BaseException) -> str | None:
     text = str(error).strip()
     named = _OURS.findall(text)
     if isinstance(error, UserError):

@@ -2,7 +2,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from imgcls.data.image import BadImageError
-from imgcls.errors import UserError, UserFileNotFoundError, exit_on_user_error, user_message
+from imgcls.errors import UserError, UserFileNotFoundError, exit_on_user_error, printable, user_message
 
 
 class Broken(Dataset):
@@ -44,3 +44,15 @@ def test_message_from_a_spawned_process():
     text = "-- Process 1 terminated\nTraceback\nimgcls.errors.UserError: KEY is 3\n"
     assert user_message(ProcessRaisedException(text)) == "KEY is 3"
     assert user_message(ProcessRaisedException("RuntimeError: a bug")) is None
+
+
+def test_a_name_out_of_a_file_cannot_steer_the_terminal():
+    assert printable("cat\x1b[2J\r\n\u202egpj.exe\ud800") == r"cat\x1b[2J\r\n\u202egpj.exe\ud800"
+    assert printable("Katze \U0001f408 猫") == "Katze \U0001f408 猫"
+    assert user_message(UserError("class \x1b[31mred")) == r"class \x1b[31mred"
+
+
+def test_long_input_is_quoted_without_its_middle():
+    text = printable("a" * 1000 + "end", limit=30)
+    assert text == "a" * 20 + "..." + "a" * 7 + "end"
+    assert len(user_message(UserError("x" * 10**6))) < 1300

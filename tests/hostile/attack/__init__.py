@@ -1,0 +1,1 @@
+"""Runs commands on hostile input, each in a forked process with limits."""
