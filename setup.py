@@ -59,7 +59,6 @@ setup(
         "docs": ["sphinx>=7", "myst-parser>=3", "furo>=2024", "nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6"],
         "dev": [
             "coverage>=7.10",  # measures subprocesses
-            "hypothesis>=6.100",
             "mypy>=1.15",
             "playwright>=1.40",  # drives the browser that opens the report in a test
             "pytest>=8",

@@ -11,7 +11,7 @@ sys.path.insert(0, FOLDER)
 # The fork server is a process of its own.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (FOLDER, os.environ.get("PYTHONPATH"))))
 
-from attack.forked import run_command
+from attack.forked import run_command  # noqa: E402
 
 
 @pytest.fixture(scope="session")

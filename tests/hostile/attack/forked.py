@@ -1,5 +1,6 @@
 """One command of imgcls in a forked process, whose memory and time are limited and measured."""
 
+import io
 import multiprocessing
 import os
 import resource
@@ -12,7 +13,7 @@ from typing import Any
 
 MEMORY = 1 << 30  # bytes that a command may use on top of its imports
 SECONDS = 60
-_PRELOAD = ["imgcls.__main__", "imgcls.cli.train", "imgcls.cli.predict", "imgcls.checkpoint", "cv2", "hypothesis"]
+_PRELOAD = ["imgcls.__main__", "imgcls.cli.train", "imgcls.cli.predict", "imgcls.checkpoint", "cv2"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,9 @@ def run_function(
     context.set_forkserver_preload(_PRELOAD)
     streams = folder / ".stdout", folder / ".stderr"
     used = folder / ".memory"
-    process = context.Process(target=_child, args=(function, arguments, str(folder), memory, *map(str, streams), str(used)))
+    process = context.Process(
+        target=_child, args=(function, arguments, str(folder), memory, *map(str, streams), str(used))
+    )
     process.start()
     process.join(seconds)
     code = process.exitcode
@@ -67,8 +70,9 @@ def _child(
         opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(opened, descriptor)
         os.close(opened)
-    sys.stdin = open(os.devnull)
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False, errors="backslashreplace")
+    sys.stdin = io.StringIO()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = _status("VmHWM")
     # Libraries reserve address space that they never use: the limit has room for it, the measured peak does not.
