@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import re
 import zipfile
 from typing import Any
 
@@ -51,7 +52,7 @@ def read_checkpoint(path: str, allow_pickle: bool = False, mapped: bool = False,
     # torch raises RuntimeError, EOFError, UnpicklingError, OSError, ... for a damaged file, with no common base.
     except Exception as error:
         reason = " ".join(str(error).split())
-        if "nsupported global" in reason or "nsupported class" in reason:
+        if re.search("unsupported (global|class)", reason, re.IGNORECASE):  # GLOBAL for modules that torch blocks
             raise UserError(
                 f"{path} holds Python objects beside tensors, which can run code when they are read{_FLAG}"
             ) from error

@@ -1,5 +1,7 @@
 """Checkpoints and run folders that were damaged, forged or made by somebody else."""
 
+import os
+
 import pytest
 import torch
 from attack.cases import Case, run_case
@@ -17,8 +19,18 @@ def _predict(change):
     return make
 
 
+class _Malicious:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+def _add_pickle(checkpoint):
+    checkpoint["evil"] = _Malicious()
+
+
 CASES = [
     Case("untouched", _predict(lambda c: None), code=0),
+    Case("a pickle that starts a program", _predict(_add_pickle), "can run code"),
 ]
 
 
