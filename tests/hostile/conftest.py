@@ -1,17 +1,13 @@
 """Puts the harness where the tests, and the processes that they fork, can import it; small valid files to damage."""
 
-import os
 import sys
 from pathlib import Path
 
 import pytest
 
-FOLDER = str(Path(__file__).parent)
-sys.path.insert(0, FOLDER)
-# The fork server is a process of its own.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (FOLDER, os.environ.get("PYTHONPATH"))))
+sys.path.insert(0, str(Path(__file__).parent))
 
-from attack.forked import run_command  # noqa: E402
+from attack.forked import run_command
 
 
 @pytest.fixture(scope="session")

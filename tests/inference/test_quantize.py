@@ -97,7 +97,6 @@ def shift(path, float_path):
 
 
 def naive(float_path, out):
-
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):

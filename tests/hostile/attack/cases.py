@@ -1,16 +1,14 @@
 """A hostile input, and what every command must do with it."""
 
-import os
 import re
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from attack.forked import MEMORY, SECONDS, Outcome, run_command
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
-LONGEST_LINE = 1500  # a message quotes at most 500 characters of input
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+LONGEST_LINE = 1500  # characters of an error message
 
 
 @dataclass(frozen=True)
@@ -59,14 +57,3 @@ def check(case: Case, outcome: Outcome) -> None:
         assert re.search(case.says, errors[0]), errors[0]
     elif case.says:
         assert re.search(case.says, outcome.err + outcome.out), said
-
-
-def snapshot(folder: Path) -> dict[str, bytes | None]:
-    """The content of every regular file below ``folder``, to compare before and after."""
-    found: dict[str, bytes | None] = {}
-    for root, _, files in os.walk(folder):
-        for name in files:
-            path = Path(root, name)
-            regular = stat.S_ISREG(path.lstat().st_mode)
-            found[str(path.relative_to(folder))] = path.read_bytes() if regular else None
-    return found
